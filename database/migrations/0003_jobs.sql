@@ -1,0 +1,68 @@
+-- depends: 0002_search_path
+
+-- The record of each job. Only the functions of this schema write it.
+--
+-- id is a UUID version 7 (RFC 9562, section 5.7): 48 bits of Unix milliseconds, the version, 12
+-- bits that stay 0, the variant, 12 bits of fraction of the millisecond, 48 random bits. Ids
+-- therefore sort in the order of creation, and new keys land on the same index page instead of on a
+-- random one.
+--
+-- status stands in no index and in no index predicate: running -> succeeded can then stay on its
+-- page (heap-only tuple), for which fillfactor leaves room.
+
+create table job_queue.jobs (
+  id uuid not null
+    default (
+      overlay(
+        lpad(to_hex((extract(epoch from clock_timestamp()) * 4096000)::bigint), 15, '0')
+        placing '70008' from 13 for 0
+      ) || substr(gen_random_uuid()::text, 25)
+    )::uuid,
+  status text not null default 'queued',
+  sleep_seconds integer not null default 3,
+  message text,
+  result jsonb,
+  created_at timestamptz not null default clock_timestamp(),
+  updated_at timestamptz not null default clock_timestamp(),
+  seq bigint not null generated always as identity,
+  claimable boolean not null default true,
+
+  constraint jobs_pkey primary key (id),
+  constraint jobs_status_is_known
+    check (status in ('queued', 'running', 'succeeded', 'failed')),
+  constraint jobs_are_claimable_while_queued
+    check (claimable = (status = 'queued')),
+  constraint jobs_have_a_result_only_when_ended
+    check (result is null or status in ('succeeded', 'failed')),
+  constraint jobs_sleep_for_a_day_at_most
+    check (sleep_seconds between 0 and 86400),
+  constraint jobs_message_is_short
+    check (length(message) <= 10000)
+) with (fillfactor = 80);
+
+create index jobs_claimable_idx on job_queue.jobs (seq) where claimable;
+
+comment on table job_queue.jobs is
+  'One row for each job, from enqueue_job on and for good. Written by the functions of this schema '
+  'only.';
+comment on column job_queue.jobs.id is
+  'UUID version 7 (RFC 9562): sorts by time of creation.';
+comment on column job_queue.jobs.status is
+  'queued, running, succeeded or failed.';
+comment on column job_queue.jobs.sleep_seconds is
+  'How long the job sleeps, in seconds, from 0 to 86400.';
+comment on column job_queue.jobs.message is
+  'A text that the job echoes in its result, at most 10000 characters.';
+comment on column job_queue.jobs.result is
+  'What the worker handed to complete_job or, of a failed job, {"error": text}. Null until the job '
+  'ends.';
+comment on column job_queue.jobs.created_at is
+  'When enqueue_job was called.';
+comment on column job_queue.jobs.updated_at is
+  'When status last changed.';
+comment on column job_queue.jobs.seq is
+  'Order of arrival: the next job to be claimed is the claimable one with the lowest seq.';
+comment on column job_queue.jobs.claimable is
+  'Whether claim_next_job may take the job. The predicate of the index that it walks.';
+comment on index job_queue.jobs_claimable_idx is
+  'The waiting jobs in the order in which claim_next_job takes them. Holds no finished job.';

@@ -1,0 +1,72 @@
+-- depends: 0005_enqueue_job
+
+-- queued -> running
+--
+-- The plan is pinned to jobs_claimable_idx: a plan cached while the table was empty would otherwise
+-- scan and sort the whole backlog on every claim after a burst.
+
+create function job_queue.claim_next_job(
+  p_worker text default null
+)
+returns table (
+  id uuid,
+  claim_id bigint,
+  status text,
+  sleep_seconds integer,
+  message text,
+  created_at timestamptz,
+  updated_at timestamptz
+)
+language plpgsql
+volatile
+security definer
+rows 1
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+as $$
+declare
+  v_job_id uuid;
+  v_claim_id bigint;
+begin
+  select job.id
+    into v_job_id
+    from job_queue.jobs as job
+   where job.claimable
+   order by job.seq
+   limit 1
+     for update skip locked;
+  if not found then
+    return;
+  end if;
+
+  insert into job_queue.claims as claim (job_id, worker)
+  values (v_job_id, p_worker)
+  returning claim.claim_id into v_claim_id;
+
+  return query
+    update job_queue.jobs as job
+       set status = 'running',
+           claimable = false,
+           updated_at = clock_timestamp()
+     where job.id = v_job_id
+    returning
+      job.id,
+      v_claim_id,
+      job.status,
+      job.sleep_seconds,
+      job.message,
+      job.created_at,
+      job.updated_at;
+end
+$$;
+
+comment on function job_queue.claim_next_job(text) is
+  'Takes the queued job that arrived first, skipping those that another transaction is taking, and '
+  'returns it with the claim_id that complete_job, fail_job and release_job ask for. No row: '
+  'nothing is waiting. p_worker says who asks, for people to read. Commit before the work starts. '
+  'Call it as `select * from claim_next_job()`: `select (claim_next_job()).*` would claim a job '
+  'for each column.';
+
+revoke execute on function job_queue.claim_next_job(text) from public;

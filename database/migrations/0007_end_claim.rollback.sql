@@ -1,0 +1,1 @@
+drop function job_queue.end_claim(uuid, bigint);

@@ -1,0 +1,26 @@
+-- The queue, in the order of a job's life.
+--
+--   enqueue_job                 -> queued      a client asks for work
+--   claim_next_job      queued  -> running     a worker takes the job that has waited longest
+--   complete_job        running -> succeeded   that worker reports the result
+--   fail_job            running -> failed      or the error
+--   release_job         running -> queued      or hands the job back unfinished
+--   get_job, list_jobs                         anybody reads
+--
+-- A claim is the right of one worker to run one job: a row in claims while the job runs. Its
+-- number, claim_id, comes from a sequence and is never used twice. It is the fence: the three verbs
+-- that end a run must name it, and a worker whose claim has gone is refused, however late it comes.
+--
+-- Every verb is one function, one guarded change, one transaction (or a part of the caller's).
+-- Wrong use raises an SQLSTATE of class JQ with a hint, and changes nothing; database/README.md
+-- lists the codes.
+--
+-- The functions run with their owner's rights, so whoever may execute them needs no right on a
+-- table.
+
+create schema job_queue;
+
+comment on schema job_queue is
+  'A job queue that is just Postgres. Its functions are its interface: enqueue_job, '
+  'claim_next_job, complete_job, fail_job, release_job, get_job, list_jobs. Tables may be read, '
+  'never written by hand.';

@@ -1,0 +1,39 @@
+-- Changes nothing.
+--
+-- Volatile only so that a statement which enqueues a job can read it back: `select job.* from
+-- enqueue_job() as id cross join lateral get_job(id) as job`.
+
+create function job_queue.get_job(
+  p_job_id uuid
+)
+returns table (
+  id uuid,
+  status text,
+  sleep_seconds integer,
+  message text,
+  result jsonb,
+  created_at timestamptz,
+  updated_at timestamptz
+)
+language sql
+volatile
+security definer
+rows 1
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    job.id,
+    job.status,
+    job.sleep_seconds,
+    job.message,
+    job.result,
+    job.created_at,
+    job.updated_at
+    from job_queue.jobs as job
+   where job.id = p_job_id
+$$;
+
+comment on function job_queue.get_job(uuid) is
+  'The job with this id. No row: there is none.';
+
+revoke execute on function job_queue.get_job(uuid) from public;
