@@ -1,0 +1,1 @@
+"""The REST API: thin calls of the queue's functions in Postgres."""

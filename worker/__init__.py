@@ -1,0 +1,1 @@
+"""The worker: claims jobs from the queue in Postgres and runs them."""

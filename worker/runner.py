@@ -1,0 +1,124 @@
+"""The worker's loop: claim a job, run it, report how it ended, and again."""
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from worker.handlers import HandBack
+from worker.queue import ClaimLost, Job, Queue, QueueUnavailable
+from worker.settings import Settings
+from worker.shutdown import Shutdown
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[Job, Shutdown, Callable[[], None]], Any]
+
+FIRST_RETRY_DELAY = 0.1
+LONGEST_RETRY_DELAY = 5.0
+"""Seconds between attempts to reach a database that is away."""
+
+
+class Abandoned(Exception):
+    """The worker had to stop before it could tell the queue how a job ended."""
+
+
+class Runner:
+    """Runs jobs, one at a time, until a stop is asked for."""
+
+    def __init__(
+        self, settings: Settings, queue: Queue, handler: Handler, shutdown: Shutdown
+    ) -> None:
+        self._settings = settings
+        self._queue = queue
+        self._handler = handler
+        self._shutdown = shutdown
+        self._away_because: str | None = None
+        self._retry_delay = FIRST_RETRY_DELAY
+
+    def run(self) -> None:
+        """Claim and run jobs until a stop is asked for; poll only while the queue is empty.
+
+        Raises Abandoned if the database stayed away when the last job's end had to be reported.
+        """
+        logger.info(
+            "worker %s started, polling every %g s",
+            self._settings.name,
+            self._settings.poll_seconds,
+        )
+        while not self._shutdown.requested:
+            self._still_alive()
+            try:
+                job = self._queue.claim_next_job()
+            except QueueUnavailable as error:
+                self._wait_for_queue(error)
+                continue
+            self._queue_answers()
+            if job is None:
+                self._shutdown.pause(self._settings.poll_seconds)
+            else:
+                self._run_job(job)
+        self._queue.close()
+        logger.info("worker %s stopped", self._settings.name)
+
+    def _run_job(self, job: Job) -> None:
+        ids = {"job_id": job.id, "claim_id": job.claim_id}
+        logger.info("job %s claimed (claim %d)", job.id, job.claim_id, extra=ids)
+        started_at = time.monotonic()
+        try:
+            outcome = self._outcome(job)
+        except ClaimLost as lost:
+            outcome = f"discarded, {lost},"
+        seconds = time.monotonic() - started_at
+        logger.info("job %s %s after %.1f s", job.id, outcome, seconds, extra=ids)
+
+    def _outcome(self, job: Job) -> str:
+        """Run the job, report how it ended, and return that for the log."""
+        try:
+            result = self._handler(job, self._shutdown, self._still_alive)
+            self._report(lambda: self._queue.complete_job(job, result))
+            return "succeeded"
+        except (ClaimLost, Abandoned):
+            raise
+        except HandBack:
+            self._report(lambda: self._queue.release_job(job))
+            return "handed back"
+        except Exception as error:
+            logger.debug("job %s raised", job.id, exc_info=True)
+            text = f"{type(error).__name__}: {error}"
+            self._report(lambda: self._queue.fail_job(job, text))
+            return f"failed ({text})"
+
+    def _report(self, call: Callable[[], None]) -> None:
+        """Tell the queue how a job ended, however long that takes, but no longer than the grace."""
+        while True:
+            try:
+                call()
+            except QueueUnavailable as error:
+                if self._shutdown.seconds_left <= 0:
+                    raise Abandoned(f"the end of a job could not be recorded: {error}") from None
+                self._wait_for_queue(error)
+            else:
+                self._queue_answers()
+                return
+
+    def _wait_for_queue(self, error: QueueUnavailable) -> None:
+        """Pause, longer each time; say why, but say it once."""
+        if str(error) != self._away_because:
+            self._away_because = str(error)
+            logger.warning("waiting for the queue: %s", error)
+        self._still_alive()
+        self._shutdown.pause(self._retry_delay * random.uniform(0.5, 1.0))
+        self._retry_delay = min(self._retry_delay * 2, LONGEST_RETRY_DELAY)
+
+    def _queue_answers(self) -> None:
+        if self._away_because is not None:
+            self._away_because = None
+            self._retry_delay = FIRST_RETRY_DELAY
+            logger.info("the queue answers")
+
+    def _still_alive(self) -> None:
+        if self._settings.health_file is not None:
+            Path(self._settings.health_file).touch()
