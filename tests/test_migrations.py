@@ -1,0 +1,216 @@
+"""The migrations lead to what schema/ describes, one by one, there and back."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from database.local import programs
+from tests.conftest import Server
+from tests.support import Connection, value
+
+ROOT = Path(__file__).resolve().parent.parent
+SCHEMA_FILES = sorted((ROOT / "database" / "schema").glob("*.sql"))
+MIGRATIONS = sorted(
+    path
+    for path in (ROOT / "database" / "migrations").glob("*.sql")
+    if not path.name.endswith(".rollback.sql")
+)
+
+OWNER = "job_queue_test_owner"
+
+
+class Database:
+    """An empty database, owned by a role that is no superuser."""
+
+    def __init__(self, server: Server, name: str) -> None:
+        self._server = server
+        self.name = name
+        self.environment = {
+            **os.environ,
+            "PGHOST": server.host,
+            "PGPORT": str(server.port),
+            "PGUSER": OWNER,
+            "PGPASSWORD": OWNER,
+            "PGDATABASE": name,
+        }
+        self.url = (
+            f"postgresql+psycopg://{OWNER}:{OWNER}@/{name}"
+            f"?host={quote(server.host, safe='')}&port={server.port}"
+        )
+
+    def connect(self, user: str = OWNER) -> Connection:
+        return psycopg.connect(
+            make_conninfo(
+                host=self._server.host,
+                port=self._server.port,
+                user=user,
+                password=user if user != self._server.user else self._server.password,
+                dbname=self.name,
+            ),
+            autocommit=True,
+        )
+
+    def yoyo(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "yoyo", *arguments]
+        done = subprocess.run(
+            command, cwd=ROOT, env=self.environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+
+    def load_schema_files(self) -> None:
+        with self.connect() as connection:
+            for path in SCHEMA_FILES:
+                connection.execute(path.read_text())
+
+    def dump(self) -> str:
+        """Return what pg_dump says of everything that is not yoyo's own."""
+        command = [f"{programs()}/pg_dump", "--schema-only", "--exclude-table=*yoyo*"]
+        dump = subprocess.run(
+            command, env=self.environment, check=True, capture_output=True, text=True
+        )
+        # Two lines with a random word.
+        return re.sub(r"^\\(un)?restrict .*\n", "", dump.stdout, flags=re.M)
+
+    @property
+    def search_path(self) -> Any:
+        with self.connect() as connection:
+            return value(connection, "show search_path")
+
+
+@pytest.fixture
+def new_database(server: Server) -> Iterator[Callable[[str], Database]]:
+    """Make databases for one test."""
+    names: list[str] = []
+    with psycopg.connect(
+        make_conninfo(
+            host=server.host,
+            port=server.port,
+            user=server.user,
+            password=server.password,
+            dbname=server.maintenance_dbname,
+        ),
+        autocommit=True,
+    ) as admin:
+        admin.execute(f"drop role if exists {OWNER}")
+        admin.execute(f"create role {OWNER} login password '{OWNER}'")
+
+        def create(name: str) -> Database:
+            names.append(name)
+            admin.execute(
+                sql.SQL("create database {} owner {}").format(
+                    sql.Identifier(name), sql.Identifier(OWNER)
+                )
+            )
+            return Database(server, name)
+
+        yield create
+        for name in names:
+            admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+        admin.execute(f"drop role {OWNER}")
+
+
+@pytest.fixture
+def database(new_database: Callable[[str], Database]) -> Database:
+    """One such database."""
+    return new_database("job_queue_test_migrations")
+
+
+def test_every_migration_but_the_first_depends_on_the_one_before() -> None:
+    depends = [re.findall(r"^-- depends: (.*)$", path.read_text(), re.M) for path in MIGRATIONS]
+    assert depends == [[], *([path.stem] for path in MIGRATIONS[:-1])]
+
+
+def test_every_migration_has_a_rollback() -> None:
+    for path in MIGRATIONS:
+        assert path.with_suffix(".rollback.sql").read_text().strip()
+
+
+def test_migrations_lead_to_what_the_schema_files_describe(
+    new_database: Callable[[str], Database],
+) -> None:
+    described, migrated = new_database("job_queue_test_a"), new_database("job_queue_test_b")
+    described.load_schema_files()
+    migrated.yoyo("apply")
+    assert "CREATE FUNCTION job_queue.claim_next_job" in described.dump()
+    assert migrated.dump() == described.dump()
+    assert migrated.search_path == described.search_path
+
+
+def test_each_migration_can_be_rolled_back_and_applied_again(database: Database) -> None:
+    states = [(database.dump(), database.search_path)]
+    for path in MIGRATIONS:
+        database.yoyo("apply", "--revision", path.stem)
+        states.append((database.dump(), database.search_path))
+    for before in states[-2::-1]:
+        database.yoyo("rollback")
+        assert (database.dump(), database.search_path) == before
+    database.yoyo("apply")
+    assert (database.dump(), database.search_path) == states[-1]
+
+
+def test_migrations_apply_to_the_database_of_a_url(database: Database) -> None:
+    for variable in ("PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE"):
+        database.environment.pop(variable)
+    database.yoyo("apply", "--database", database.url)
+    with database.connect() as connection:
+        assert value(connection, "select enqueue_job(p_sleep_seconds => 2, p_message => 'hello')")
+    database.yoyo("rollback", "--all", "--database", database.url)
+    with database.connect() as connection:
+        assert value(connection, "select to_regnamespace('job_queue')") is None
+
+
+def test_functions_work_unqualified_in_a_new_session(database: Database) -> None:
+    database.yoyo("apply")
+    with database.connect() as connection:
+        job_id = value(connection, "SELECT enqueue_job(p_sleep_seconds => 2, p_message => 'hello')")
+        assert str(job_id) in str(value(connection, "SELECT claim_next_job()"))
+
+
+@pytest.mark.parametrize(
+    "search_path", ['"$user", public', "app", 'app, "Strange; Name", public', "''"]
+)
+def test_a_search_path_of_the_database_is_kept_and_given_back(
+    database: Database, search_path: str
+) -> None:
+    with database.connect() as connection:
+        connection.execute('create schema app; create schema "Strange; Name"')
+        connection.execute(f"alter database {database.name} set search_path = {search_path}")
+    before = database.search_path
+    database.environment["PGOPTIONS"] = "-c search_path=public"  # for yoyo's own tables
+    database.yoyo("apply")
+    assert database.search_path == ("job_queue" if before == '""' else f"{before}, job_queue")
+    database.yoyo("rollback", "--all")
+    assert database.search_path == before
+
+
+def test_a_role_that_does_not_own_the_database_migrates_without_touching_the_search_path(
+    database: Database, server: Server
+) -> None:
+    with database.connect() as connection:
+        connection.execute("grant create on schema public to public")
+        connection.execute(f"grant create on database {database.name} to public")
+        before = database.search_path
+    with database.connect(server.user) as admin:
+        admin.execute("create role job_queue_test_guest login password 'job_queue_test_guest'")
+    try:
+        database.environment.update(
+            PGUSER="job_queue_test_guest", PGPASSWORD="job_queue_test_guest"
+        )
+        database.yoyo("apply")
+        with database.connect("job_queue_test_guest") as connection:
+            assert value(connection, "select job_queue.enqueue_job()")
+        assert database.search_path == before
+        database.yoyo("rollback", "--all")
+    finally:
+        with database.connect(server.user) as admin:
+            admin.execute("drop owned by job_queue_test_guest; drop role job_queue_test_guest")

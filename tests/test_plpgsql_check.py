@@ -1,0 +1,24 @@
+"""plpgsql_check finds nothing: the linter that looks inside $$."""
+
+from tests.support import Connection, skip_unless_required
+
+
+def test_plpgsql_check_finds_nothing(db: Connection) -> None:
+    available = "select from pg_available_extensions where name = 'plpgsql_check'"
+    if not db.execute(available).fetchall():
+        skip_unless_required("plpgsql_check", "this server does not have plpgsql_check")
+    db.execute("create extension plpgsql_check with schema public")
+    checked = db.execute(
+        """
+        select function.proname, finding
+          from pg_proc as function
+          join pg_language as language on language.oid = function.prolang
+          left join lateral plpgsql_check_function(
+            function.oid, all_warnings => true, fatal_errors => false
+          ) as finding on true
+         where function.pronamespace = 'job_queue'::regnamespace
+           and language.lanname = 'plpgsql'
+        """
+    ).fetchall()
+    assert checked
+    assert [row for row in checked if row.finding is not None] == []
