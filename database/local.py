@@ -71,10 +71,10 @@ def start_server(cluster: Path) -> "PostgresServer":
 
 def stop_server(server: "PostgresServer") -> None:
     """Stop the server: let its clients finish, but not for long."""
-    stop = [f"{server.bin_path}/pg_ctl", "-D", f"{server.pgdata}", "stop", "--silent"]
-    finish = ["--mode=smart", f"--timeout={SECONDS_FOR_CLIENTS_TO_LEAVE}"]
-    if subprocess.run([*stop, *finish], user=server.system_user, capture_output=True).returncode:
-        subprocess.run([*stop, "--mode=fast"], user=server.system_user, check=True)
+    command = [f"{server.bin_path}/pg_ctl", "-D", f"{server.pgdata}", "stop"]
+    gently = ["--mode=smart", f"--timeout={SECONDS_FOR_CLIENTS_TO_LEAVE}"]
+    subprocess.run([*command, *gently], user=server.system_user, capture_output=True)
+    server.stop()
 
 
 def migrate(conninfo: str) -> None:

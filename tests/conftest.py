@@ -34,8 +34,8 @@ def server() -> Iterator[Server]:
     if url := os.environ.get("TEST_DATABASE_URL"):
         yield _address(url)
     else:
-        with embedded_server() as url:
-            yield _address(url)
+        with embedded_server() as embedded:
+            yield _address(embedded.get_uri())
 
 
 def _address(url: str) -> Server:

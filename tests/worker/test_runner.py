@@ -1,0 +1,113 @@
+"""The worker's loop with handlers and queues that misbehave."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.support import Connection, enqueue, one
+from worker.queue import Job, Queue, QueueUnavailable
+from worker.runner import Runner
+from worker.settings import Settings
+from worker.shutdown import Shutdown
+
+
+def run_one_job(conninfo: str, handler: Callable[[], Any], queue: Queue | None = None) -> None:
+    """Run a worker's loop in this thread until it has run one job with this handler."""
+    shutdown = Shutdown(grace_seconds=60)
+    settings = Settings(
+        conninfo, name="test", poll_seconds=0.01, grace_seconds=60, health_file=None
+    )
+
+    def handle(job: Job, *_: Any) -> Any:
+        shutdown.request()
+        return handler()
+
+    Runner(settings, queue or Queue(conninfo, "test"), handle, shutdown).run()
+
+
+def raiser(error: BaseException) -> Callable[[], None]:
+    """Return a handler that raises the error."""
+
+    def handler() -> None:
+        raise error
+
+    return handler
+
+
+@pytest.mark.parametrize(
+    ("error", "recorded"),
+    [
+        (ValueError("no such thing"), "ValueError: no such thing"),
+        (KeyError("a"), "KeyError: 'a'"),
+        (OSError(28, "No space left on device"), "OSError: [Errno 28] No space left on device"),
+        (RuntimeError("a\0b"), "RuntimeError: a\ufffdb"),
+        (RuntimeError("\ud800"), "RuntimeError: ?"),
+        (RuntimeError("x" * 10_000_000), ("RuntimeError: " + "x" * 10_000)[:10_000]),
+        (RuntimeError(), "RuntimeError: "),
+    ],
+)
+def test_an_exception_fails_the_job_with_the_error_in_its_result(
+    db: Connection, conninfo: str, error: Exception, recorded: str
+) -> None:
+    enqueue(db)
+    run_one_job(conninfo, raiser(error))
+    job = one(db, "table jobs")
+    assert (job.status, job.result) == ("failed", {"error": recorded})
+
+
+@pytest.mark.parametrize("result", [None, {}, {"a": [1, "\u2028"]}, "text", 1.5, False])
+def test_what_the_handler_returns_is_the_result(db: Connection, conninfo: str, result: Any) -> None:
+    enqueue(db)
+    run_one_job(conninfo, lambda: result)
+    job = one(db, "table jobs")
+    assert (job.status, job.result) == ("succeeded", result)
+
+
+@pytest.mark.parametrize(
+    "result", [object(), {"a": "\0"}, float("nan"), float("inf"), "\ud800", {1, 2}, b"bytes"]
+)
+def test_a_result_that_cannot_be_stored_fails_the_job(
+    db: Connection, conninfo: str, result: Any
+) -> None:
+    enqueue(db)
+    run_one_job(conninfo, lambda: result)
+    job = one(db, "table jobs")
+    assert job.status == "failed"
+    assert job.result["error"]
+
+
+def test_a_job_whose_report_got_lost_on_the_way_is_reported_again(
+    db: Connection, conninfo: str
+) -> None:
+    class LossyQueue(Queue):
+        lost = 0
+
+        def complete_job(self, job: Job, result: Any) -> None:
+            if self.lost < 3:
+                self.lost += 1
+                raise QueueUnavailable("lost on the way")
+            super().complete_job(job, result)
+
+    enqueue(db)
+    run_one_job(conninfo, lambda: "done", LossyQueue(conninfo, "test"))
+    job = one(db, "table jobs")
+    assert (job.status, job.result) == ("succeeded", "done")
+
+
+def test_a_report_whose_answer_got_lost_on_the_way_back_counts(
+    db: Connection, conninfo: str
+) -> None:
+    class LossyQueue(Queue):
+        lost = 0
+
+        def complete_job(self, job: Job, result: Any) -> None:
+            super().complete_job(job, result)
+            self.lost += 1
+            if self.lost == 1:
+                raise QueueUnavailable("lost on the way back")
+
+    enqueue(db)
+    run_one_job(conninfo, lambda: "done", LossyQueue(conninfo, "test"))
+    job = one(db, "table jobs")
+    assert (job.status, job.result) == ("succeeded", "done")
