@@ -74,7 +74,8 @@ def stop_server(server: "PostgresServer") -> None:
     command = [f"{server.bin_path}/pg_ctl", "-D", f"{server.pgdata}", "stop"]
     gently = ["--mode=smart", f"--timeout={SECONDS_FOR_CLIENTS_TO_LEAVE}"]
     subprocess.run([*command, *gently], user=server.system_user, capture_output=True)
-    server.stop()
+    if (server.pgdata / "postmaster.pid").exists():
+        server.stop()
 
 
 def migrate(conninfo: str) -> None:
