@@ -4,8 +4,13 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
+
+
+def _integer(number: Any) -> Any:
+    """Take 3.0 for 3, as JSON Schema does; leave everything else to strict validation."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
 def _without_nul(text: str) -> str:
@@ -19,7 +24,11 @@ class NewJob(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    sleep_seconds: int = Field(3, ge=0, le=86_400, description="How long the job sleeps.")
+    sleep_seconds: Annotated[
+        int,
+        Field(ge=0, le=86_400, description="How long the job sleeps."),
+        BeforeValidator(_integer),
+    ] = 3
     message: Annotated[str, Field(max_length=10_000), AfterValidator(_without_nul)] | None = Field(
         None, description="Echoed in the result."
     )

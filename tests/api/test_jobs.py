@@ -158,6 +158,7 @@ def test_a_body_beyond_all_measure_is_413(api: TestClient) -> None:
 
 def test_the_apis_bounds_are_those_of_the_database(api: TestClient) -> None:
     for body in (
+        '{"sleep_seconds": 3.0}',
         '{"sleep_seconds": 0}',
         '{"sleep_seconds": 86400}',
         json.dumps({"message": ""}),
