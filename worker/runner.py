@@ -53,11 +53,12 @@ class Runner:
             try:
                 job = self._queue.claim_next_job()
             except QueueUnavailable as error:
-                self._wait_for_queue(error)
+                self._queue_is_away(error)
+                self._shutdown.wait(self._next_delay())
                 continue
             self._queue_answers()
             if job is None:
-                self._shutdown.pause(self._settings.poll_seconds)
+                self._shutdown.wait(self._settings.poll_seconds)
             else:
                 self._run_job(job)
         self._queue.close()
@@ -99,19 +100,24 @@ class Runner:
             except QueueUnavailable as error:
                 if self._shutdown.seconds_left <= 0:
                     raise Abandoned(f"the end of a job could not be recorded: {error}") from None
-                self._wait_for_queue(error)
+                self._queue_is_away(error)
+                self._shutdown.pause(self._next_delay())
             else:
                 self._queue_answers()
                 return
 
-    def _wait_for_queue(self, error: QueueUnavailable) -> None:
-        """Pause, longer each time; say why, but say it once."""
+    def _queue_is_away(self, error: QueueUnavailable) -> None:
+        """Say why, but say it once."""
+        self._still_alive()
         if str(error) != self._away_because:
             self._away_because = str(error)
             logger.warning("waiting for the queue: %s", error)
-        self._still_alive()
-        self._shutdown.pause(self._retry_delay * random.uniform(0.5, 1.0))
-        self._retry_delay = min(self._retry_delay * 2, LONGEST_RETRY_DELAY)
+
+    def _next_delay(self) -> float:
+        """Return seconds to wait for a queue that is away: more each time, never quite the same."""
+        delay = self._retry_delay
+        self._retry_delay = min(delay * 2, LONGEST_RETRY_DELAY)
+        return delay * random.uniform(0.5, 1.0)
 
     def _queue_answers(self) -> None:
         if self._away_because is not None:

@@ -1,5 +1,6 @@
 """The worker's loop with handlers and queues that misbehave."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -111,3 +112,24 @@ def test_a_report_whose_answer_got_lost_on_the_way_back_counts(
     run_one_job(conninfo, lambda: "done", LossyQueue(conninfo, "test"))
     job = one(db, "table jobs")
     assert (job.status, job.result) == ("succeeded", "done")
+
+
+@pytest.mark.parametrize("queue_is_away", [False, True])
+def test_a_stop_that_comes_during_a_claim_is_heeded_before_the_next_poll(
+    queue_is_away: bool,
+) -> None:
+    shutdown = Shutdown(grace_seconds=60)
+
+    class StoppingQueue(Queue):
+        def claim_next_job(self) -> Job | None:
+            shutdown.request()
+            if queue_is_away:
+                raise QueueUnavailable("away")
+            return None
+
+    settings = Settings("", name="test", poll_seconds=86_400, grace_seconds=60, health_file=None)
+    runner = Runner(settings, StoppingQueue("", "test"), lambda *_: None, shutdown)
+    thread = threading.Thread(target=runner.run, daemon=True)
+    thread.start()
+    thread.join(timeout=60)
+    assert not thread.is_alive()
