@@ -22,6 +22,8 @@ volatile
 security definer
 rows 1
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
   select
     job.id,

@@ -64,17 +64,3 @@ def test_a_claim_that_is_rolled_back_leaves_the_job_queued(
     found = claim(other_worker)
     assert found.id == job_id
     assert found.claim_id > lost.claim_id
-
-
-def test_claims_read_only_the_claimable_index_even_when_planned_on_an_empty_table(
-    db: Connection,
-) -> None:
-    db.execute("analyze jobs")
-    for _ in range(10):
-        db.execute("select claim_next_job()")
-    db.execute("insert into jobs (sleep_seconds) select 0 from generate_series(1, 5000)")
-    scans = "select seq_scan from pg_stat_xact_user_tables where relname = 'jobs'"
-    with db.transaction():
-        before = value(db, scans)
-        claim(db)
-        assert value(db, scans) == before
