@@ -39,7 +39,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
 
-    queue = Queue(settings.conninfo, settings.name)
+    queue = Queue(settings.conninfo, settings.name, settings.lease_seconds)
     runner = Runner(settings, queue, handlers.sleep, shutdown)
     # The loop has a thread of its own, so that the signal handler, which runs in this one, cannot
     # interrupt it while it holds the lock that shutdown.request takes.

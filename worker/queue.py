@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -26,7 +27,12 @@ CONNECTION_DEFAULTS = {
 
 _CLAIM_NEXT_JOB = """
 select id, claim_id, sleep_seconds, message
-  from job_queue.claim_next_job(p_worker => %(worker)s)
+  from job_queue.claim_next_job(p_worker => %(worker)s, p_lease => %(lease)s)
+"""
+
+_HEARTBEAT = """
+select claim_id, held
+  from job_queue.heartbeat(p_claim_ids => %(claim_ids)s)
 """
 
 _COMPLETE_JOB = """
@@ -72,18 +78,25 @@ class Queue:
     Each method raises QueueUnavailable when it could not be known to succeed: call it again.
     """
 
-    def __init__(self, conninfo: str, worker: str) -> None:
+    def __init__(self, conninfo: str, worker: str, lease_seconds: float) -> None:
         self._connect_arguments: dict[str, Any] = {
             **CONNECTION_DEFAULTS,
             **conninfo_to_dict(conninfo),
         }
         self._worker = worker
+        self._lease = timedelta(seconds=lease_seconds)
         self._connection: psycopg.Connection[dict[str, Any]] | None = None
 
     def claim_next_job(self) -> Job | None:
         """Claim the job that has waited longest; return None if none is waiting."""
-        rows = self._call(_CLAIM_NEXT_JOB, {"worker": self._worker})
+        rows = self._call(_CLAIM_NEXT_JOB, {"worker": self._worker, "lease": self._lease})
         return Job(**rows[0]) if rows else None
+
+    def heartbeat(self, job: Job) -> None:
+        """Renew the claim's lease. Raise ClaimLost if the claim no longer holds."""
+        [answer] = self._call(_HEARTBEAT, {"claim_ids": [job.claim_id]})
+        if not answer["held"]:
+            raise ClaimLost(f"claim {job.claim_id} was lost")
 
     def complete_job(self, job: Job, result: Any) -> None:
         """Report success. Raise ClaimLost or InvalidResult if the database refuses it."""

@@ -15,6 +15,8 @@ class Settings:
     """Who this worker is, for people who read the claims."""
     poll_seconds: float
     """Seconds between two looks at an empty queue."""
+    lease_seconds: float
+    """Seconds after which the queue gives the job of a silent worker to another."""
     grace_seconds: float
     """Seconds a running job is given to finish once the worker has been told to stop."""
     health_file: str | None
@@ -22,7 +24,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls) -> "Settings":
-        """Read DATABASE_URL, POLL_SECONDS, WORKER_GRACE and WORKER_HEALTH_FILE.
+        """Read DATABASE_URL, POLL_SECONDS, WORKER_LEASE, WORKER_GRACE and WORKER_HEALTH_FILE.
 
         Raises ValueError for a number that is none or is out of range.
         """
@@ -31,6 +33,7 @@ class Settings:
             conninfo=url.replace("postgresql+psycopg://", "postgresql://", 1),
             name=f"{socket.gethostname()}:{os.getpid()}",
             poll_seconds=_seconds("POLL_SECONDS", default=2.0, minimum=0.01),
+            lease_seconds=_seconds("WORKER_LEASE", default=30.0, minimum=3.0),
             grace_seconds=_seconds("WORKER_GRACE", default=8.0, minimum=0.0),
             health_file=os.environ.get("WORKER_HEALTH_FILE"),
         )

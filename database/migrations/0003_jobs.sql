@@ -24,6 +24,8 @@ create table job_queue.jobs (
   result jsonb,
   created_at timestamptz not null default clock_timestamp(),
   updated_at timestamptz not null default clock_timestamp(),
+  losses integer not null default 0,
+  max_losses integer not null default 3,
   seq bigint not null generated always as identity,
   claimable boolean not null default true,
 
@@ -37,7 +39,9 @@ create table job_queue.jobs (
   constraint jobs_sleep_for_a_day_at_most
     check (sleep_seconds between 0 and 86400),
   constraint jobs_message_is_short
-    check (length(message) <= 10000)
+    check (length(message) <= 10000),
+  constraint jobs_are_lost_no_more_often_than_allowed
+    check (losses between 0 and greatest(max_losses, 1) and max_losses >= 0)
 ) with (fillfactor = 80);
 
 create index jobs_claimable_idx on job_queue.jobs (seq) where claimable;
@@ -60,6 +64,10 @@ comment on column job_queue.jobs.created_at is
   'When enqueue_job was called.';
 comment on column job_queue.jobs.updated_at is
   'When status last changed.';
+comment on column job_queue.jobs.losses is
+  'How often a claim on the job ran out because its worker died.';
+comment on column job_queue.jobs.max_losses is
+  'After how many losses the job fails instead of running again; 0 is 1, and means at most once.';
 comment on column job_queue.jobs.seq is
   'Order of arrival: the next job to be claimed is the claimable one with the lowest seq.';
 comment on column job_queue.jobs.claimable is

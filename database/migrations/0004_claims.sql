@@ -9,9 +9,12 @@ create table job_queue.claims (
   job_id uuid not null,
   worker text,
   claimed_at timestamptz not null default clock_timestamp(),
+  lease interval not null,
+  expires_at timestamptz not null,
 
   constraint claims_pkey primary key (claim_id),
-  constraint claims_hold_each_job_once unique (job_id)
+  constraint claims_hold_each_job_once unique (job_id),
+  constraint claims_have_a_lease check (lease between interval '1 millisecond' and interval '1 day')
 ) with (fillfactor = 70);
 
 comment on table job_queue.claims is
@@ -25,3 +28,7 @@ comment on column job_queue.claims.worker is
   'Who runs the job, as claim_next_job was told.';
 comment on column job_queue.claims.claimed_at is
   'When the claim was made.';
+comment on column job_queue.claims.lease is
+  'How long the worker may be silent.';
+comment on column job_queue.claims.expires_at is
+  'When the lease runs out unless heartbeat renews it. In no index, so that heartbeats stay cheap.';

@@ -2,7 +2,8 @@
 
 create function job_queue.enqueue_job(
   p_sleep_seconds integer default 3,
-  p_message text default null
+  p_message text default null,
+  p_max_losses integer default 3
 )
 returns uuid
 language plpgsql
@@ -25,17 +26,24 @@ begin
       message = format('invalid message: %s characters', length(p_message)),
       hint = 'Pass at most 10000 characters.';
   end if;
+  if p_max_losses is null or p_max_losses < 0 then
+    raise exception using
+      errcode = 'JQ001',
+      message = format('invalid max_losses: %s', coalesce(p_max_losses::text, 'null')),
+      hint = 'Pass a number of workers, or 0 for a job that must never run twice.';
+  end if;
 
-  insert into job_queue.jobs (sleep_seconds, message)
-  values (p_sleep_seconds, p_message)
+  insert into job_queue.jobs (sleep_seconds, message, max_losses)
+  values (p_sleep_seconds, p_message, p_max_losses)
   returning jobs.id into v_job_id;
   return v_job_id;
 end
 $$;
 
-comment on function job_queue.enqueue_job(integer, text) is
+comment on function job_queue.enqueue_job(integer, text, integer) is
   'Adds a job that sleeps for p_sleep_seconds (0 to 86400) and echoes p_message (at most 10000 '
-  'characters). Returns its id. The job exists once the caller''s transaction commits, and never '
-  'did if it rolls back. Errors: JQ001 for an argument out of range.';
+  'characters). If the worker that runs it dies it runs again, until it has been lost p_max_losses '
+  'times. Returns its id. The job exists once the caller''s transaction commits, and never did if '
+  'it rolls back. Errors: JQ001 for an argument out of range.';
 
-revoke execute on function job_queue.enqueue_job(integer, text) from public;
+revoke execute on function job_queue.enqueue_job(integer, text, integer) from public;

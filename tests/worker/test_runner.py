@@ -13,18 +13,28 @@ from worker.settings import Settings
 from worker.shutdown import Shutdown
 
 
+def settings_for(conninfo: str, poll_seconds: float) -> Settings:
+    """Return settings with which nothing runs out during a test."""
+    return Settings(
+        conninfo,
+        name="test",
+        poll_seconds=poll_seconds,
+        lease_seconds=30,
+        grace_seconds=60,
+        health_file=None,
+    )
+
+
 def run_one_job(conninfo: str, handler: Callable[[], Any], queue: Queue | None = None) -> None:
     """Run a worker's loop in this thread until it has run one job with this handler."""
     shutdown = Shutdown(grace_seconds=60)
-    settings = Settings(
-        conninfo, name="test", poll_seconds=0.01, grace_seconds=60, health_file=None
-    )
+    settings = settings_for(conninfo, poll_seconds=0.01)
 
     def handle(job: Job, *_: Any) -> Any:
         shutdown.request()
         return handler()
 
-    Runner(settings, queue or Queue(conninfo, "test"), handle, shutdown).run()
+    Runner(settings, queue or Queue(conninfo, "test", lease_seconds=30), handle, shutdown).run()
 
 
 def raiser(error: BaseException) -> Callable[[], None]:
@@ -91,7 +101,7 @@ def test_a_job_whose_report_got_lost_on_the_way_is_reported_again(
             super().complete_job(job, result)
 
     enqueue(db)
-    run_one_job(conninfo, lambda: "done", LossyQueue(conninfo, "test"))
+    run_one_job(conninfo, lambda: "done", LossyQueue(conninfo, "test", lease_seconds=30))
     job = one(db, "table jobs")
     assert (job.status, job.result) == ("succeeded", "done")
 
@@ -109,7 +119,7 @@ def test_a_report_whose_answer_got_lost_on_the_way_back_counts(
                 raise QueueUnavailable("lost on the way back")
 
     enqueue(db)
-    run_one_job(conninfo, lambda: "done", LossyQueue(conninfo, "test"))
+    run_one_job(conninfo, lambda: "done", LossyQueue(conninfo, "test", lease_seconds=30))
     job = one(db, "table jobs")
     assert (job.status, job.result) == ("succeeded", "done")
 
@@ -127,8 +137,10 @@ def test_a_stop_that_comes_during_a_claim_is_heeded_before_the_next_poll(
                 raise QueueUnavailable("away")
             return None
 
-    settings = Settings("", name="test", poll_seconds=86_400, grace_seconds=60, health_file=None)
-    runner = Runner(settings, StoppingQueue("", "test"), lambda *_: None, shutdown)
+    settings = settings_for("", poll_seconds=86_400)
+    runner = Runner(
+        settings, StoppingQueue("", "test", lease_seconds=30), lambda *_: None, shutdown
+    )
     thread = threading.Thread(target=runner.run, daemon=True)
     thread.start()
     thread.join(timeout=60)

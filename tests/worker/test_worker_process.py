@@ -130,6 +130,41 @@ def test_a_worker_whose_claim_was_lost_discards_the_result_and_goes_on(
     assert job(db, job_id).result == 42
 
 
+def test_a_job_that_outlives_its_lease_keeps_its_claim(
+    db: Connection, start_worker: StartWorker
+) -> None:
+    workers = [start_worker(WORKER_LEASE="3") for _ in range(2)]
+    job_id = enqueue(db, sleep_seconds=5)
+    wait_for(db, job_id, "succeeded")
+    assert "".join(worker.log for worker in workers).count(f"job {job_id} claimed") == 1
+    assert value(db, "select losses from jobs") == 0
+
+
+def test_the_job_of_a_killed_worker_runs_again(db: Connection, start_worker: StartWorker) -> None:
+    victim = start_worker(WORKER_LEASE="3")
+    job_id = enqueue(db, sleep_seconds=1)
+    victim.wait_until_it_logs(f"job {job_id} claimed")
+    victim.process.kill()
+    start_worker(WORKER_LEASE="3")
+    assert wait_for(db, job_id, "succeeded").result == {"slept_seconds": 1, "message": None}
+    assert value(db, "select losses from jobs") == 1
+
+
+def test_a_frozen_worker_that_wakes_past_its_lease_is_refused(
+    db: Connection, start_worker: StartWorker
+) -> None:
+    zombie = start_worker(WORKER_LEASE="3")
+    job_id = enqueue(db, sleep_seconds=1)
+    zombie.wait_until_it_logs(f"job {job_id} claimed")
+    zombie.process.send_signal(signal.SIGSTOP)
+    start_worker(WORKER_LEASE="3")
+    done = wait_for(db, job_id, "succeeded")
+    zombie.process.send_signal(signal.SIGCONT)
+    zombie.wait_until_it_logs(f"job {job_id} discarded")
+    assert job(db, job_id) == done
+    assert zombie.stop() == 0
+
+
 def test_a_worker_waits_with_one_line_for_the_database_and_one_for_the_schema(
     start_worker: StartWorker,
 ) -> None:
@@ -241,6 +276,7 @@ def test_without_database_url_libpqs_own_variables_hold(
         ("POLL_SECONDS", "soon"),
         ("POLL_SECONDS", "0"),
         ("WORKER_GRACE", "-1"),
+        ("WORKER_LEASE", "1"),
         ("POLL_SECONDS", "nan"),
     ],
 )

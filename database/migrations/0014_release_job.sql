@@ -1,4 +1,4 @@
--- depends: 0009_fail_job
+-- depends: 0013_fail_job
 
 -- running -> queued
 

@@ -1,4 +1,4 @@
--- depends: 0007_end_claim
+-- depends: 0011_end_claim
 
 -- running -> succeeded
 

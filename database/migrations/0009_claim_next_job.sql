@@ -1,4 +1,4 @@
--- depends: 0005_enqueue_job
+-- depends: 0008_reclaim_if_due
 
 -- queued -> running
 --
@@ -6,7 +6,8 @@
 -- scan and sort the whole backlog on every claim after a burst.
 
 create function job_queue.claim_next_job(
-  p_worker text default null
+  p_worker text default null,
+  p_lease interval default '1 minute'
 )
 returns table (
   id uuid,
@@ -30,6 +31,14 @@ declare
   v_job_id uuid;
   v_claim_id bigint;
 begin
+  if p_lease is null or p_lease not between interval '1 millisecond' and interval '1 day' then
+    raise exception using
+      errcode = 'JQ001',
+      message = format('invalid lease: %s', coalesce(p_lease::text, 'null')),
+      hint = 'Pass an interval from 1 millisecond to 1 day.';
+  end if;
+  perform job_queue.reclaim_if_due();
+
   select job.id
     into v_job_id
     from job_queue.jobs as job
@@ -41,8 +50,8 @@ begin
     return;
   end if;
 
-  insert into job_queue.claims as claim (job_id, worker)
-  values (v_job_id, p_worker)
+  insert into job_queue.claims as claim (job_id, worker, lease, expires_at)
+  values (v_job_id, p_worker, p_lease, clock_timestamp() + p_lease)
   returning claim.claim_id into v_claim_id;
 
   return query
@@ -62,11 +71,12 @@ begin
 end
 $$;
 
-comment on function job_queue.claim_next_job(text) is
+comment on function job_queue.claim_next_job(text, interval) is
   'Takes the queued job that arrived first, skipping those that another transaction is taking, and '
   'returns it with the claim_id that complete_job, fail_job and release_job ask for. No row: '
-  'nothing is waiting. p_worker says who asks, for people to read. Commit before the work starts. '
-  'Call it as `select * from claim_next_job()`: `select (claim_next_job()).*` would claim a job '
-  'for each column.';
+  'nothing is waiting. p_worker says who asks, for people to read. The claim holds for p_lease (1 '
+  'millisecond to 1 day), and longer if renewed by heartbeat. Commit before the work starts. Call '
+  'it as `select * from claim_next_job()`: `select (claim_next_job()).*` would claim a job for '
+  'each column. Errors: JQ001 for a lease out of range.';
 
-revoke execute on function job_queue.claim_next_job(text) from public;
+revoke execute on function job_queue.claim_next_job(text, interval) from public;

@@ -1,4 +1,4 @@
--- depends: 0008_complete_job
+-- depends: 0012_complete_job
 
 -- running -> failed
 

@@ -1,0 +1,1 @@
+drop sequence job_queue.reclaim_due;

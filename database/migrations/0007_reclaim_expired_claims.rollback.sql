@@ -1,0 +1,1 @@
+drop function job_queue.reclaim_expired_claims(integer);

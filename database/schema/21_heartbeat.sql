@@ -1,0 +1,59 @@
+-- Changes no job.
+--
+-- A claim that is being ended just now is passed over rather than waited for, so that one slow
+-- transaction of a worker does not cost it its other claims.
+
+create function job_queue.heartbeat(
+  p_claim_ids bigint[],
+  p_lease interval default null
+)
+returns table (
+  claim_id bigint,
+  held boolean
+)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+begin
+  if p_lease not between interval '1 millisecond' and interval '1 day' then
+    raise exception using
+      errcode = 'JQ001',
+      message = format('invalid lease: %s', p_lease),
+      hint = 'Pass an interval from 1 millisecond to 1 day.';
+  end if;
+
+  return query
+    with held_claims as materialized (
+      select claim.claim_id
+        from job_queue.claims as claim
+       where claim.claim_id = any (p_claim_ids)
+       order by claim.claim_id
+         for update skip locked
+    ),
+    renewed as (
+      update job_queue.claims as claim
+         set lease = coalesce(p_lease, claim.lease),
+             expires_at = clock_timestamp() + coalesce(p_lease, claim.lease)
+        from held_claims
+       where claim.claim_id = held_claims.claim_id
+    )
+    select
+      asked.claim_id,
+      exists (select from job_queue.claims as claim where claim.claim_id = asked.claim_id)
+      from unnest(p_claim_ids) as asked (claim_id);
+end
+$$;
+
+comment on function job_queue.heartbeat(bigint[], interval) is
+  'Says that the worker which holds these claims is alive: renews each lease from now, for p_lease '
+  'if given (1 millisecond to 1 day). Returns a row for each claim; held is false for one that was '
+  'lost: stop that work, its result will be refused. A third of the lease is a good interval. '
+  'Errors: JQ001 for a lease out of range.';
+
+revoke execute on function job_queue.heartbeat(bigint[], interval) from public;
