@@ -50,11 +50,15 @@ def claim(db: Connection) -> Any:
     return one(db, "select * from claim_next_job()")
 
 
+NOTHING: list[list[Any]] = [[], [], []]
+
+
 def everything(db: Connection) -> Any:
     """Return all rows of all tables, to tell whether anything has changed."""
     return [
         db.execute("table job_queue.jobs order by seq").fetchall(),
         db.execute("table job_queue.claims order by claim_id").fetchall(),
+        db.execute("table job_queue.job_events order by event_id").fetchall(),
     ]
 
 

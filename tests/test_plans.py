@@ -15,6 +15,7 @@ CALLS = [
     "select reclaim_expired_claims()",
     "select * from get_job(%(id)s)",
     "select * from list_jobs()",
+    "select * from job_history(%(id)s)",
 ]
 
 

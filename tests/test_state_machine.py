@@ -20,10 +20,9 @@ from tests.support import (
 
 README = Path(__file__).resolve().parent.parent / "database" / "README.md"
 
-ROW = re.compile(r"^\| (?:`(?P<status>\w+)` )?\| `(?P<function>\w+)` \| `(?P<to>\w+)` \|$", re.M)
-TRANSITIONS = {
-    (row["status"], row["function"]): row["to"] for row in ROW.finditer(README.read_text())
-}
+ROW = re.compile(r"^\| (?:`(\w+)` )?\| `(\w+)` \| `(\w+)` \| `(\w+)`", re.M)
+DOCUMENTED = [match.groups() for match in ROW.finditer(README.read_text())]
+TRANSITIONS = {(status, function): to for status, _, to, function in DOCUMENTED}
 
 STATUSES = ["queued", "running", "succeeded", "failed"]
 ENDING_A_RUN = ["complete_job", "fail_job", "release_job"]
@@ -39,8 +38,7 @@ class Cell(NamedTuple):
     none: None = None
 
 
-@pytest.fixture
-def cell(db: Connection, status: str) -> Cell:
+def bring_to(db: Connection, status: str) -> Cell:
     """Bring a job to the status by way of the functions, past a claim that was released."""
     job_id = enqueue(db)
     stale = claim(db).claim_id
@@ -53,14 +51,45 @@ def cell(db: Connection, status: str) -> Cell:
     return Cell(job_id, right, stale)
 
 
+@pytest.fixture
+def cell(db: Connection, status: str) -> Cell:
+    """A job in this status."""
+    return bring_to(db, status)
+
+
 def test_the_documented_statuses_are_those_of_the_table(db: Connection) -> None:
     check = value(
         db,
         "select pg_get_constraintdef(oid) from pg_constraint where conname = %s",
         "jobs_status_is_known",
     )
-    documented = {*TRANSITIONS.values(), *(status for status, _ in TRANSITIONS if status)}
+    documented = {to for _, _, to, _ in DOCUMENTED}
     assert set(re.findall(r"'(\w+)'", check)) == documented == set(STATUSES)
+
+
+def test_the_documented_transitions_are_those_of_the_database(db: Connection) -> None:
+    rows = db.execute("select from_status, verb, to_status from job_transitions").fetchall()
+    assert sorted(map(str, rows)) == sorted(
+        map(
+            str,
+            map(type(rows[0])._make, ((status, verb, to) for status, verb, to, _ in DOCUMENTED)),
+        )
+    )
+
+
+@pytest.mark.parametrize(("before", "after"), list(product(STATUSES, STATUSES)))
+def test_an_update_by_hand_is_refused_unless_it_is_a_transition(
+    db: Connection, before: str, after: str
+) -> None:
+    bring_to(db, before)
+    # What the CHECKs tie to the status goes along, so that only the trigger is in the way.
+    update = "update jobs set status = %s, claimable = %s = 'queued', result = null"
+    if before == after or any((before, after) == (status, to) for status, _, to, _ in DOCUMENTED):
+        db.execute(update, [after, after])
+        assert value(db, "select status from jobs") == after
+    else:
+        with raises_and_changes_nothing(db, "JQ005", f"cannot change from {before} to {after}"):
+            db.execute(update, [after, after])
 
 
 def test_a_new_job_is_in_the_documented_status(db: Connection) -> None:

@@ -52,6 +52,10 @@ begin
   values (v_job_id, p_worker, p_lease, clock_timestamp() + p_lease)
   returning claim.claim_id into v_claim_id;
 
+  insert into job_queue.job_events (job_id, verb, from_status, to_status, claim_id, detail)
+  values (v_job_id, 'claim', 'queued', 'running', v_claim_id,
+          jsonb_build_object('worker', p_worker));
+
   return query
     update job_queue.jobs as job
        set status = 'running',

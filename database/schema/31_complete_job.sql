@@ -21,6 +21,9 @@ begin
          result = p_result,
          updated_at = clock_timestamp()
    where job.id = p_job_id;
+
+  insert into job_queue.job_events (job_id, verb, from_status, to_status, claim_id)
+  values (p_job_id, 'complete', 'running', 'succeeded', p_claim_id);
 end
 $$;
 

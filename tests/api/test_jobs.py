@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api import database
-from tests.support import UNKNOWN_JOB, Connection, claim, enqueue, everything, one
+from tests.support import NOTHING, UNKNOWN_JOB, Connection, claim, enqueue, everything, one
 
 UTC_TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
 
@@ -139,7 +139,7 @@ def test_bad_input_is_422_with_a_clear_message_and_changes_nothing(
     assert response.status_code == 422
     assert list(response.json()) == ["detail"]
     assert says in response.json()["detail"]
-    assert everything(db) == [[], []]
+    assert everything(db) == NOTHING
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded"])
@@ -149,7 +149,7 @@ def test_a_body_that_does_not_claim_to_be_json_is_422(
     response = post(api, "{}", content_type)
     assert response.status_code == 422
     assert "Content-Type: application/json" in response.json()["detail"]
-    assert everything(db) == [[], []]
+    assert everything(db) == NOTHING
 
 
 def test_a_body_beyond_all_measure_is_413(api: TestClient) -> None:

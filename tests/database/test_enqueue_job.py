@@ -8,7 +8,15 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from tests.support import Connection, enqueue, everything, one, raises_and_changes_nothing, value
+from tests.support import (
+    NOTHING,
+    Connection,
+    enqueue,
+    everything,
+    one,
+    raises_and_changes_nothing,
+    value,
+)
 
 
 def test_enqueue_returns_the_id_of_a_queued_job(db: Connection) -> None:
@@ -42,7 +50,7 @@ def test_enqueue_stamps_the_job_with_the_present_even_late_in_a_transaction(db: 
 def test_enqueued_jobs_are_gone_if_the_callers_transaction_rolls_back(db: Connection) -> None:
     with db.transaction(force_rollback=True):
         enqueue(db)
-    assert everything(db) == [[], []]
+    assert everything(db) == NOTHING
 
 
 def test_enqueued_jobs_are_seen_by_others_only_after_the_commit(
@@ -107,4 +115,4 @@ def test_the_table_refuses_what_the_function_refuses(db: Connection) -> None:
     ]:
         with pytest.raises(psycopg.errors.CheckViolation):
             db.execute(f"insert into jobs ({column}) values ({bad})")
-    assert everything(db) == [[], []]
+    assert everything(db) == NOTHING

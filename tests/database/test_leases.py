@@ -158,7 +158,7 @@ def test_a_job_that_kills_its_workers_fails_after_max_losses(
         lose(db)
     job = one(db, "table jobs")
     assert (job.status, job.losses) == ("failed", runs)
-    assert job.result == {"error": f"lost with its worker, {runs} of {runs} times"}
+    assert job.result == {"error": f"lost with its worker, {runs} times of {runs}"}
     assert db.execute("select * from claim_next_job()").fetchall() == []
 
 

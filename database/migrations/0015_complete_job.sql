@@ -1,4 +1,4 @@
--- depends: 0011_end_claim
+-- depends: 0014_end_claim
 
 -- running -> succeeded
 
@@ -23,6 +23,9 @@ begin
          result = p_result,
          updated_at = clock_timestamp()
    where job.id = p_job_id;
+
+  insert into job_queue.job_events (job_id, verb, from_status, to_status, claim_id)
+  values (p_job_id, 'complete', 'running', 'succeeded', p_claim_id);
 end
 $$;
 

@@ -1,4 +1,4 @@
--- depends: 0006_enqueue_job
+-- depends: 0009_enqueue_job
 
 -- running -> queued or failed
 --
@@ -38,20 +38,33 @@ begin
     delete from job_queue.claims as claim
      using expired
      where claim.claim_id = expired.claim_id
-    returning claim.job_id
+    returning claim.job_id, claim.claim_id, claim.worker
+  ),
+  reclaimed as (
+    update job_queue.jobs as job
+       set status = case when job.losses + 1 < job.max_losses then 'queued' else 'failed' end,
+           claimable = job.losses + 1 < job.max_losses,
+           losses = job.losses + 1,
+           result = case
+             when job.losses + 1 < job.max_losses then null
+             else jsonb_build_object(
+               'error', format('lost with its worker, %s times of %s', job.losses + 1,
+                               greatest(job.max_losses, 1)))
+           end,
+           updated_at = clock_timestamp()
+      from ended
+     where job.id = ended.job_id
+    returning job.id, job.status, ended.claim_id, ended.worker
   )
-  update job_queue.jobs as job
-     set status = case when job.losses + 1 < job.max_losses then 'queued' else 'failed' end,
-         claimable = job.losses + 1 < job.max_losses,
-         losses = job.losses + 1,
-         result = case
-           when job.losses + 1 < job.max_losses then null
-           else jsonb_build_object('error', format('lost with its worker, %s of %s times',
-                                                   job.losses + 1, greatest(job.max_losses, 1)))
-         end,
-         updated_at = clock_timestamp()
-    from ended
-   where job.id = ended.job_id;
+  insert into job_queue.job_events (job_id, verb, from_status, to_status, claim_id, detail)
+  select
+    reclaimed.id,
+    'reclaim',
+    'running',
+    reclaimed.status,
+    reclaimed.claim_id,
+    jsonb_build_object('worker', reclaimed.worker)
+    from reclaimed;
 
   get diagnostics v_count = row_count;
   return v_count;

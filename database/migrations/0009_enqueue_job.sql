@@ -1,4 +1,4 @@
--- depends: 0005_reclaim_due
+-- depends: 0008_job_events
 
 -- -> queued
 
@@ -38,6 +38,9 @@ begin
   insert into job_queue.jobs (sleep_seconds, message, max_losses)
   values (p_sleep_seconds, p_message, p_max_losses)
   returning jobs.id into v_job_id;
+
+  insert into job_queue.job_events (job_id, verb, to_status)
+  values (v_job_id, 'enqueue', 'queued');
   return v_job_id;
 end
 $$;

@@ -1,4 +1,4 @@
--- depends: 0014_release_job
+-- depends: 0017_release_job
 
 -- Changes nothing.
 --

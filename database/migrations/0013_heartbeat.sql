@@ -1,4 +1,4 @@
--- depends: 0009_claim_next_job
+-- depends: 0012_claim_next_job
 
 -- Changes no job.
 --

@@ -1,4 +1,4 @@
--- depends: 0010_heartbeat
+-- depends: 0013_heartbeat
 
 -- The fence. Changes no job: deletes the claim, or says why there is none to delete.
 --

@@ -1,4 +1,4 @@
--- depends: 0015_get_job
+-- depends: 0018_get_job
 
 -- Changes nothing.
 --

@@ -1,4 +1,4 @@
--- depends: 0007_reclaim_expired_claims
+-- depends: 0010_reclaim_expired_claims
 
 -- Changes nothing but what reclaim_expired_claims changes, once a second in the whole system.
 --

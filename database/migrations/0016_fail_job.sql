@@ -1,4 +1,4 @@
--- depends: 0012_complete_job
+-- depends: 0015_complete_job
 
 -- running -> failed
 
@@ -23,6 +23,10 @@ begin
          result = jsonb_build_object('error', left(p_error, 10000)),
          updated_at = clock_timestamp()
    where job.id = p_job_id;
+
+  insert into job_queue.job_events (job_id, verb, from_status, to_status, claim_id, detail)
+  values (p_job_id, 'fail', 'running', 'failed', p_claim_id,
+          jsonb_build_object('error', left(p_error, 10000)));
 end
 $$;
 

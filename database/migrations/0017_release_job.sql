@@ -1,4 +1,4 @@
--- depends: 0013_fail_job
+-- depends: 0016_fail_job
 
 -- running -> queued
 
@@ -22,6 +22,9 @@ begin
          claimable = true,
          updated_at = clock_timestamp()
    where job.id = p_job_id;
+
+  insert into job_queue.job_events (job_id, verb, from_status, to_status, claim_id)
+  values (p_job_id, 'release', 'running', 'queued', p_claim_id);
 end
 $$;
 

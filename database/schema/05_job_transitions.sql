@@ -1,0 +1,32 @@
+-- The state machine, as data, and a trigger that holds everybody to it, the owner's stray update
+-- too.
+--
+-- The condition repeats the pairs of the table, so that a legal update calls nothing; a test holds
+-- the one against the other.
+
+create table job_queue.job_transitions (
+  from_status text,
+  verb text not null,
+  to_status text not null,
+
+  constraint job_transitions_are_distinct unique nulls not distinct (from_status, verb, to_status)
+);
+
+comment on table job_queue.job_transitions is
+  'Every way in which a job''s status may change. Read it; only a migration may write it.';
+comment on column job_queue.job_transitions.from_status is
+  'The status before. Null: the job is new.';
+comment on column job_queue.job_transitions.verb is
+  'What was done, as job_events calls it.';
+comment on column job_queue.job_transitions.to_status is
+  'The status after.';
+
+insert into job_queue.job_transitions (from_status, verb, to_status)
+values
+  (null, 'enqueue', 'queued'),
+  ('queued', 'claim', 'running'),
+  ('running', 'complete', 'succeeded'),
+  ('running', 'fail', 'failed'),
+  ('running', 'release', 'queued'),
+  ('running', 'reclaim', 'queued'),
+  ('running', 'reclaim', 'failed');
