@@ -154,4 +154,6 @@ def test_sql_files_keep_to_100_columns_and_say_their_transition_first() -> None:
         assert max(map(len, text.splitlines())) <= 100, path.name
         assert text.startswith("-- "), path.name
         if "create function" in text:
-            assert re.match(r"-- ((\w+ )?-> \w+( or \w+)?|.*[Cc]hanges no.*)\n", text), path.name
+            assert re.match(r"-- ((\w+( or \w+)* )?-> \w+( or \w+)*|.*[Cc]hanges no.*)\n", text), (
+                path.name
+            )

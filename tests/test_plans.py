@@ -11,6 +11,8 @@ CALLS = [
     "select complete_job(%(id)s, %(claim_id)s)",
     "select fail_job(%(id)s, %(claim_id)s)",
     "select release_job(%(id)s, %(claim_id)s)",
+    "select snooze_job(%(id)s, %(claim_id)s, '0')",
+    "select cancel_job(%(id)s)",
     "select * from heartbeat(array[%(claim_id)s])",
     "select reclaim_expired_claims()",
     "select * from get_job(%(id)s)",

@@ -22,10 +22,20 @@ README = Path(__file__).resolve().parent.parent / "database" / "README.md"
 
 ROW = re.compile(r"^\| (?:`(\w+)` )?\| `(\w+)` \| `(\w+)` \| `(\w+)`", re.M)
 DOCUMENTED = [match.groups() for match in ROW.finditer(README.read_text())]
-TRANSITIONS = {(status, function): to for status, _, to, function in DOCUMENTED}
+TRANSITIONS = {
+    (status, function): {
+        to for before, _, to, by in DOCUMENTED if (before, by) == (status, function)
+    }
+    for status, _, _, function in DOCUMENTED
+}
 
-STATUSES = ["queued", "running", "succeeded", "failed"]
-ENDING_A_RUN = ["complete_job", "fail_job", "release_job"]
+STATUSES = ["queued", "running", "succeeded", "failed", "cancelled"]
+ENDING_A_RUN = {
+    "complete_job": "select complete_job(%s, %s)",
+    "fail_job": "select fail_job(%s, %s)",
+    "snooze_job": "select snooze_job(%s, %s, '1 hour')",
+    "release_job": "select release_job(%s, %s)",
+}
 CLAIMS = ["right", "stale", "none"]
 
 
@@ -45,7 +55,10 @@ def bring_to(db: Connection, status: str) -> Cell:
     db.execute("select release_job(%s, %s)", [job_id, stale])
     right = claim(db).claim_id
     last = {"queued": "release_job", "succeeded": "complete_job", "failed": "fail_job"}
-    if status in last:
+    if status == "cancelled":
+        db.execute("select release_job(%s, %s)", [job_id, right])
+        db.execute("select cancel_job(%s)", [job_id])
+    elif status in last:
         db.execute(f"select {last[status]}(%s, %s)", [job_id, right])
     assert value(db, "select status from jobs") == status
     return Cell(job_id, right, stale)
@@ -77,6 +90,17 @@ def test_the_documented_transitions_are_those_of_the_database(db: Connection) ->
     )
 
 
+def test_the_triggers_condition_lists_the_transitions_of_the_table(db: Connection) -> None:
+    trigger = "jobs_change_status_as_job_transitions_says"
+    condition = value(
+        db, "select pg_get_triggerdef(oid) from pg_trigger where tgname = %s", trigger
+    )
+    listed = re.findall(r"(\w+) -> (\w+)", condition)
+    documented = {(status, to) for status, _, to, _ in DOCUMENTED if status and status != to}
+    assert len(listed) == len(set(listed))
+    assert set(listed) == documented
+
+
 @pytest.mark.parametrize(("before", "after"), list(product(STATUSES, STATUSES)))
 def test_an_update_by_hand_is_refused_unless_it_is_a_transition(
     db: Connection, before: str, after: str
@@ -94,7 +118,7 @@ def test_an_update_by_hand_is_refused_unless_it_is_a_transition(
 
 def test_a_new_job_is_in_the_documented_status(db: Connection) -> None:
     enqueue(db)
-    assert value(db, "select status from jobs") == TRANSITIONS[None, "enqueue_job"]
+    assert {value(db, "select status from jobs")} == TRANSITIONS[None, "enqueue_job"]
 
 
 @pytest.mark.parametrize("status", STATUSES)
@@ -103,7 +127,7 @@ def test_claim_next_job_on_every_status(db: Connection, cell: Cell, status: str)
     claimed = db.execute("select * from claim_next_job()").fetchall()
     if to := TRANSITIONS.get((status, "claim_next_job")):
         assert [job.id for job in claimed] == [cell.job_id]
-        assert value(db, "select status from jobs") == to
+        assert {value(db, "select status from jobs")} == to
         assert one(db, "table claims").claim_id == claimed[0].claim_id > cell.right
     else:
         assert claimed == []
@@ -116,7 +140,7 @@ def test_claim_next_job_on_every_status(db: Connection, cell: Cell, status: str)
 def test_functions_that_end_a_run_on_every_status_under_every_claim(
     db: Connection, cell: Cell, status: str, function: str, which: str
 ) -> None:
-    call = f"select {function}(%s, %s)"
+    call = ENDING_A_RUN[function]
     arguments = [cell.job_id, getattr(cell, which)]
     to = TRANSITIONS.get((status, function))
     if to is None:
@@ -127,7 +151,7 @@ def test_functions_that_end_a_run_on_every_status_under_every_claim(
             db.execute(call, arguments)
     else:
         db.execute(call, arguments)
-        assert value(db, "select status from jobs") == to
+        assert value(db, "select status from jobs") in to
         assert value(db, "select count(*) from claims") == 0
 
 
@@ -140,4 +164,43 @@ def test_an_unknown_job_is_refused_whatever_the_claim(
     enqueue(db)
     live = claim(db).claim_id
     with raises_and_changes_nothing(db, "JQ002", "does not exist"):
-        db.execute(f"select {function}(%s, %s)", [job_id, live if claim_id == "live" else claim_id])
+        db.execute(ENDING_A_RUN[function], [job_id, live if claim_id == "live" else claim_id])
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_cancel_job_on_every_status(db: Connection, cell: Cell, status: str) -> None:
+    before = everything(db)
+    answer = value(db, "select cancel_job(%s)", cell.job_id)
+    assert (
+        answer
+        == {
+            "queued": "cancelled",
+            "running": "requested",
+            "succeeded": "too late",
+            "failed": "too late",
+            "cancelled": "cancelled",
+        }[status]
+    )
+    if to := TRANSITIONS.get((status, "cancel_job")):
+        assert {value(db, "select status from jobs")} == to
+    else:
+        assert everything(db) == before
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_retry_job_on_every_status(db: Connection, cell: Cell, status: str) -> None:
+    if to := TRANSITIONS.get((status, "retry_job")):
+        db.execute("select retry_job(%s)", [cell.job_id])
+        assert {value(db, "select status from jobs")} == to
+    else:
+        with raises_and_changes_nothing(db, "JQ006", f"is {status}"):
+            db.execute("select retry_job(%s)", [cell.job_id])
+
+
+@pytest.mark.parametrize("function", ["cancel_job", "retry_job"])
+@pytest.mark.parametrize("job_id", [UNKNOWN_JOB, None])
+def test_an_unknown_job_can_be_neither_cancelled_nor_retried(
+    db: Connection, function: str, job_id: str | None
+) -> None:
+    with raises_and_changes_nothing(db, "JQ002", "does not exist"):
+        db.execute(f"select {function}(%s)", [job_id])

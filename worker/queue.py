@@ -27,7 +27,8 @@ CONNECTION_DEFAULTS = {
 
 _CLAIM_NEXT_JOB = """
 select id, claim_id, sleep_seconds, message
-  from job_queue.claim_next_job(p_worker => %(worker)s, p_lease => %(lease)s)
+  from job_queue.claim_next_job(
+         p_worker => %(worker)s, p_job_types => array['sleep'], p_lease => %(lease)s)
 """
 
 _HEARTBEAT = """

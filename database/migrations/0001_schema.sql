@@ -3,17 +3,20 @@
 --   enqueue_job                 -> queued      a client asks for work
 --   claim_next_job      queued  -> running     a worker takes the job that has waited longest
 --   complete_job        running -> succeeded   that worker reports the result
---   fail_job            running -> failed      or the error
---   release_job         running -> queued      or hands the job back unfinished
+--   fail_job            running -> failed      or the error, and it may be tried again (-> queued)
+--   snooze_job          running -> queued      or puts the job off
+--   release_job         running -> queued      or hands it back unfinished
 --   heartbeat                                  that worker is still at it
 --   reclaim_expired_claims  running -> queued  its lease ran out: it must have died
+--   cancel_job          queued  -> cancelled   a client has thought better of it
+--   retry_job           failed  -> queued      or wants it tried again
 --   get_job, list_jobs, job_history            anybody reads
 --
 -- A claim is the right of one worker to run one job: a row in claims while the job runs. Its
--- number, claim_id, comes from a sequence and is never used twice. It is the fence: the three verbs
--- that end a run must name it, and a worker whose claim has gone is refused, however late it comes.
--- A claim has a lease, which heartbeat renews. If it runs out, claim_next_job takes the job from
--- the worker, which must have died, and lets another have it.
+-- number, claim_id, comes from a sequence and is never used twice. It is the fence: the verbs that
+-- end a run must name it, and a worker whose claim has gone is refused, however late it comes. A
+-- claim has a lease, which heartbeat renews. If it runs out, claim_next_job takes the job from the
+-- worker, which must have died, and lets another have it.
 --
 -- job_transitions lists these changes of status, a trigger refuses all others, and job_events keeps
 -- each of them.
@@ -29,5 +32,5 @@ create schema job_queue;
 
 comment on schema job_queue is
   'A job queue that is just Postgres. Its functions are its interface: enqueue_job, '
-  'claim_next_job, heartbeat, complete_job, fail_job, release_job, get_job, list_jobs, '
-  'job_history. Tables may be read, never written by hand.';
+  'claim_next_job, heartbeat, complete_job, fail_job, snooze_job, release_job, cancel_job, '
+  'retry_job, get_job, list_jobs, job_history. Tables may be read, never written by hand.';

@@ -11,6 +11,7 @@ create table job_queue.claims (
   claimed_at timestamptz not null default clock_timestamp(),
   lease interval not null,
   expires_at timestamptz not null,
+  cancel_requested boolean not null default false,
 
   constraint claims_pkey primary key (claim_id),
   constraint claims_hold_each_job_once unique (job_id),
@@ -30,5 +31,8 @@ comment on column job_queue.claims.claimed_at is
   'When the claim was made.';
 comment on column job_queue.claims.lease is
   'How long the worker may be silent.';
+comment on column job_queue.claims.cancel_requested is
+  'Whether cancel_job wants the run to stop. However it ends then, but for success, the job is '
+  'cancelled.';
 comment on column job_queue.claims.expires_at is
   'When the lease runs out unless heartbeat renews it. In no index, so that heartbeats stay cheap.';

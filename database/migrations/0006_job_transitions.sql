@@ -29,6 +29,16 @@ values
   ('queued', 'claim', 'running'),
   ('running', 'complete', 'succeeded'),
   ('running', 'fail', 'failed'),
+  ('running', 'fail', 'queued'),
+  ('running', 'fail', 'cancelled'),
+  ('running', 'snooze', 'queued'),
+  ('running', 'snooze', 'cancelled'),
   ('running', 'release', 'queued'),
+  ('running', 'release', 'cancelled'),
   ('running', 'reclaim', 'queued'),
-  ('running', 'reclaim', 'failed');
+  ('running', 'reclaim', 'failed'),
+  ('running', 'reclaim', 'cancelled'),
+  ('running', 'cancel', 'running'),
+  ('queued', 'cancel', 'cancelled'),
+  ('failed', 'retry', 'queued'),
+  ('cancelled', 'retry', 'queued');

@@ -27,11 +27,9 @@ create trigger jobs_change_status_as_job_transitions_says
   for each row
   when (
     old.status <> new.status
-    and (old.status, new.status) not in (
-      ('queued', 'running'),
-      ('running', 'succeeded'),
-      ('running', 'failed'),
-      ('running', 'queued')
+    and old.status || ' -> ' || new.status <> all (
+      '{queued -> running, running -> succeeded, running -> failed, running -> queued,
+        running -> cancelled, queued -> cancelled, failed -> queued, cancelled -> queued}'::text[]
     )
   )
   execute function job_queue.refuse_transition();

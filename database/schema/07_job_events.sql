@@ -28,13 +28,13 @@ comment on column job_queue.job_events.job_id is
 comment on column job_queue.job_events.at is
   'When it happened.';
 comment on column job_queue.job_events.verb is
-  'What was done: enqueue, claim, complete, fail, release or reclaim.';
+  'What was done, as job_transitions calls it.';
 comment on column job_queue.job_events.from_status is
   'The status before. Null: the job was new.';
 comment on column job_queue.job_events.to_status is
   'The status after.';
 comment on column job_queue.job_events.claim_id is
-  'The claim under which it was done. Null for enqueue.';
+  'The claim under which it was done, or that it was done to. Null where there was none.';
 comment on column job_queue.job_events.actor is
   'The role that had logged in.';
 comment on column job_queue.job_events.detail is

@@ -1,8 +1,17 @@
 -- -> queued
 
 create function job_queue.enqueue_job(
+  p_job_type text default 'sleep',
+  p_payload jsonb default '{}',
   p_sleep_seconds integer default 3,
   p_message text default null,
+  p_queue text default 'default',
+  p_priority integer default 1,
+  p_run_at timestamptz default null,
+  p_delay interval default null,
+  p_max_attempts integer default 1,
+  p_retry_delay interval default '15 seconds',
+  p_retry_delay_max interval default '1 hour',
   p_max_losses integer default 3
 )
 returns uuid
@@ -14,27 +23,36 @@ as $$
 declare
   v_job_id uuid;
 begin
-  if p_sleep_seconds is null or p_sleep_seconds not between 0 and 86400 then
-    raise exception using
-      errcode = 'JQ001',
-      message = format('invalid sleep_seconds: %s', coalesce(p_sleep_seconds::text, 'null')),
-      hint = 'Pass a whole number of seconds from 0 to 86400.';
-  end if;
-  if length(p_message) > 10000 then
-    raise exception using
-      errcode = 'JQ001',
-      message = format('invalid message: %s characters', length(p_message)),
-      hint = 'Pass at most 10000 characters.';
-  end if;
-  if p_max_losses is null or p_max_losses < 0 then
-    raise exception using
-      errcode = 'JQ001',
-      message = format('invalid max_losses: %s', coalesce(p_max_losses::text, 'null')),
-      hint = 'Pass a number of workers, or 0 for a job that must never run twice.';
-  end if;
+  perform job_queue.check_job(
+    p_job_type, p_payload, p_sleep_seconds, p_message, p_queue, p_priority, p_run_at, p_delay,
+    p_max_attempts, p_retry_delay, p_retry_delay_max, p_max_losses);
 
-  insert into job_queue.jobs (sleep_seconds, message, max_losses)
-  values (p_sleep_seconds, p_message, p_max_losses)
+  insert into job_queue.jobs (
+    job_type,
+    payload,
+    sleep_seconds,
+    message,
+    queue,
+    priority,
+    run_at,
+    max_attempts,
+    retry_delay,
+    retry_delay_max,
+    max_losses
+  )
+  values (
+    p_job_type,
+    p_payload,
+    p_sleep_seconds,
+    p_message,
+    p_queue,
+    p_priority,
+    coalesce(p_run_at, clock_timestamp() + coalesce(p_delay, '0')),
+    p_max_attempts,
+    p_retry_delay,
+    p_retry_delay_max,
+    p_max_losses
+  )
   returning jobs.id into v_job_id;
 
   insert into job_queue.job_events (job_id, verb, to_status)
@@ -43,10 +61,20 @@ begin
 end
 $$;
 
-comment on function job_queue.enqueue_job(integer, text, integer) is
-  'Adds a job that sleeps for p_sleep_seconds (0 to 86400) and echoes p_message (at most 10000 '
-  'characters). If the worker that runs it dies it runs again, until it has been lost p_max_losses '
-  'times. Returns its id. The job exists once the caller''s transaction commits, and never did if '
-  'it rolls back. Errors: JQ001 for an argument out of range.';
+comment on function job_queue.enqueue_job(
+  text, jsonb, integer, text, text, integer, timestamptz, interval, integer, interval, interval,
+  integer
+) is
+  'Adds a job of p_job_type with the input p_payload, and returns its id. The job exists once the '
+  'caller''s transaction commits, and never did if it rolls back. p_sleep_seconds (0 to 86400) and '
+  'p_message (at most 10000 characters) are the input of the type sleep. p_queue: the lane it '
+  'waits in. p_priority: 0 runs first, 3 last. p_run_at or p_delay: not before then. '
+  'p_max_attempts: how often it may be tried if it fails, after a random wait of up to '
+  'p_retry_delay, doubled each time, at most p_retry_delay_max. p_max_losses: how many workers it '
+  'may take down before it fails; 0 if it must not run twice. Errors: JQ001 for an argument out of '
+  'range.';
 
-revoke execute on function job_queue.enqueue_job(integer, text, integer) from public;
+revoke execute on function job_queue.enqueue_job(
+  text, jsonb, integer, text, text, integer, timestamptz, interval, integer, interval, interval,
+  integer
+) from public;

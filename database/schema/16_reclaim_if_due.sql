@@ -12,7 +12,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_due bigint := pg_sequence_last_value('job_queue.reclaim_due');
-  v_start bigint := extract(epoch from clock_timestamp()) * 1000000;
+  v_start bigint := (extract(epoch from clock_timestamp()) * 1000000)::bigint;
   v_end bigint;
 begin
   if v_due between v_start and v_start + 60000000 then
@@ -21,7 +21,7 @@ begin
 
   perform setval('job_queue.reclaim_due', v_start + 1000000);
   perform job_queue.reclaim_expired_claims();
-  v_end := extract(epoch from clock_timestamp()) * 1000000;
+  v_end := (extract(epoch from clock_timestamp()) * 1000000)::bigint;
   perform setval(
     'job_queue.reclaim_due', v_end + least(greatest(20 * (v_end - v_start), 1000000), 60000000));
 end

@@ -1,10 +1,13 @@
 -- queued -> running
 --
--- The plan is pinned to jobs_claimable_idx: a plan cached while the table was empty would otherwise
--- scan and sort the whole backlog on every claim after a burst.
+-- Each priority is looked at by itself, so that jobs of a better priority whose time has not come
+-- cost nothing. The plan is pinned to jobs_claimable_idx: one cached while the table was empty
+-- would otherwise scan and sort the whole backlog on every claim after a burst.
 
 create function job_queue.claim_next_job(
   p_worker text default null,
+  p_queues text[] default '{default}',
+  p_job_types text[] default null,
   p_lease interval default '1 minute'
 )
 returns table (
@@ -14,7 +17,14 @@ returns table (
   sleep_seconds integer,
   message text,
   created_at timestamptz,
-  updated_at timestamptz
+  updated_at timestamptz,
+  job_type text,
+  payload jsonb,
+  queue text,
+  priority smallint,
+  run_at timestamptz,
+  attempt integer,
+  max_attempts integer
 )
 language plpgsql
 volatile
@@ -29,22 +39,11 @@ declare
   v_job_id uuid;
   v_claim_id bigint;
 begin
-  if p_lease is null or p_lease not between interval '1 millisecond' and interval '1 day' then
-    raise exception using
-      errcode = 'JQ001',
-      message = format('invalid lease: %s', coalesce(p_lease::text, 'null')),
-      hint = 'Pass an interval from 1 millisecond to 1 day.';
-  end if;
+  perform job_queue.check_lease(coalesce(p_lease, '0'));
   perform job_queue.reclaim_if_due();
 
-  select job.id
-    into v_job_id
-    from job_queue.jobs as job
-   where job.claimable
-   order by job.seq
-   limit 1
-     for update skip locked;
-  if not found then
+  v_job_id := job_queue.lock_next_job(p_queues, p_job_types);
+  if v_job_id is null then
     return;
   end if;
 
@@ -60,6 +59,7 @@ begin
     update job_queue.jobs as job
        set status = 'running',
            claimable = false,
+           attempts = job.attempts + 1,
            updated_at = clock_timestamp()
      where job.id = v_job_id
     returning
@@ -69,16 +69,25 @@ begin
       job.sleep_seconds,
       job.message,
       job.created_at,
-      job.updated_at;
+      job.updated_at,
+      job.job_type,
+      job.payload,
+      job.queue,
+      job.priority,
+      job.run_at,
+      job.attempts,
+      job.max_attempts;
 end
 $$;
 
-comment on function job_queue.claim_next_job(text, interval) is
-  'Takes the queued job that arrived first, skipping those that another transaction is taking, and '
-  'returns it with the claim_id that complete_job, fail_job and release_job ask for. No row: '
-  'nothing is waiting. p_worker says who asks, for people to read. The claim holds for p_lease (1 '
+comment on function job_queue.claim_next_job(text, text[], text[], interval) is
+  'Takes the next job and returns it with the claim_id that complete_job, fail_job, snooze_job and '
+  'release_job ask for. No row: nothing is waiting. The next job is the one of the first of '
+  'p_queues that has any, with the lowest priority, then the earliest run_at, then the first to '
+  'arrive; those that another transaction is taking are skipped. p_job_types: only jobs of these '
+  'types; null, of all. p_worker says who asks, for people to read. The claim holds for p_lease (1 '
   'millisecond to 1 day), and longer if renewed by heartbeat. Commit before the work starts. Call '
   'it as `select * from claim_next_job()`: `select (claim_next_job()).*` would claim a job for '
-  'each column. Errors: JQ001 for a lease out of range.';
+  'each column. Errors: JQ001 for an argument out of range.';
 
-revoke execute on function job_queue.claim_next_job(text, interval) from public;
+revoke execute on function job_queue.claim_next_job(text, text[], text[], interval) from public;

@@ -9,7 +9,8 @@ create function job_queue.heartbeat(
 )
 returns table (
   claim_id bigint,
-  held boolean
+  held boolean,
+  cancel_requested boolean
 )
 language plpgsql
 volatile
@@ -21,12 +22,7 @@ set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
 begin
-  if p_lease not between interval '1 millisecond' and interval '1 day' then
-    raise exception using
-      errcode = 'JQ001',
-      message = format('invalid lease: %s', p_lease),
-      hint = 'Pass an interval from 1 millisecond to 1 day.';
-  end if;
+  perform job_queue.check_lease(p_lease);
 
   return query
     with held_claims as materialized (
@@ -45,15 +41,18 @@ begin
     )
     select
       asked.claim_id,
-      exists (select from job_queue.claims as claim where claim.claim_id = asked.claim_id)
-      from unnest(p_claim_ids) as asked (claim_id);
+      claim.claim_id is not null,
+      coalesce(claim.cancel_requested, false)
+      from unnest(p_claim_ids) as asked (claim_id)
+      left join job_queue.claims as claim on claim.claim_id = asked.claim_id;
 end
 $$;
 
 comment on function job_queue.heartbeat(bigint[], interval) is
   'Says that the worker which holds these claims is alive: renews each lease from now, for p_lease '
   'if given (1 millisecond to 1 day). Returns a row for each claim; held is false for one that was '
-  'lost: stop that work, its result will be refused. A third of the lease is a good interval. '
-  'Errors: JQ001 for a lease out of range.';
+  'lost: stop that work, its result will be refused. cancel_requested is true for one that '
+  'cancel_job wants to stop: stop it, and call fail_job or release_job. A third of the lease is a '
+  'good interval. Errors: JQ001 for a lease out of range.';
 
 revoke execute on function job_queue.heartbeat(bigint[], interval) from public;

@@ -13,7 +13,16 @@ returns table (
   message text,
   result jsonb,
   created_at timestamptz,
-  updated_at timestamptz
+  updated_at timestamptz,
+  job_type text,
+  payload jsonb,
+  queue text,
+  priority smallint,
+  run_at timestamptz,
+  attempts integer,
+  max_attempts integer,
+  losses integer,
+  max_losses integer
 )
 language sql
 volatile
@@ -30,7 +39,16 @@ as $$
     job.message,
     job.result,
     job.created_at,
-    job.updated_at
+    job.updated_at,
+    job.job_type,
+    job.payload,
+    job.queue,
+    job.priority,
+    job.run_at,
+    job.attempts,
+    job.max_attempts,
+    job.losses,
+    job.max_losses
     from job_queue.jobs as job
    where job.id = p_job_id
 $$;

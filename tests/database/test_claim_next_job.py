@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tests.support import Connection, claim, enqueue, one, value
+from tests.support import Connection, claim, enqueue, one, raises_and_changes_nothing, value
 
 
 def test_claim_returns_nothing_when_nothing_waits(db: Connection) -> None:
@@ -64,3 +64,74 @@ def test_a_claim_that_is_rolled_back_leaves_the_job_queued(
     found = claim(other_worker)
     assert found.id == job_id
     assert found.claim_id > lost.claim_id
+
+
+def test_jobs_are_claimed_by_priority_then_run_at_then_arrival(db: Connection) -> None:
+    names = {
+        enqueue(db, priority=3): "last",
+        enqueue(db, priority=1, delay="0"): "third",
+        enqueue(db, priority=1, run_at="2020-01-02 00:00:00+00"): "second",
+        enqueue(db, priority=1, run_at="2020-01-01 00:00:00+00"): "first of its priority",
+        enqueue(db, priority=0): "first of all",
+    }
+    assert [names[claim(db).id] for _ in range(5)] == [
+        "first of all",
+        "first of its priority",
+        "second",
+        "third",
+        "last",
+    ]
+
+
+def test_every_priority_is_reached(db: Connection) -> None:
+    job_ids = [enqueue(db, priority=priority) for priority in (3, 2, 1, 0)]
+    assert [claim(db).id for _ in range(4)] == job_ids[::-1]
+
+
+def test_jobs_of_one_priority_and_one_run_at_are_claimed_in_the_order_of_arrival(
+    db: Connection,
+) -> None:
+    job_ids = [enqueue(db, run_at="2020-01-01 00:00:00+00") for _ in range(10)]
+    assert [claim(db).id for _ in range(10)] == job_ids
+
+
+def test_a_job_is_not_claimed_before_its_time(db: Connection) -> None:
+    enqueue(db, priority=0, delay="1 hour")
+    ready = enqueue(db, priority=3)
+    assert claim(db).id == ready
+    assert db.execute("select * from claim_next_job()").fetchall() == []
+
+
+def test_a_worker_gets_jobs_of_the_types_that_it_names(db: Connection) -> None:
+    enqueue(db, job_type="email")
+    sleep = enqueue(db)
+    assert one(db, "select * from claim_next_job(p_job_types => '{sleep, other}')").id == sleep
+    query = "select * from claim_next_job(p_job_types => '{other}')"
+    assert db.execute(query).fetchall() == []
+    assert db.execute("select * from claim_next_job(p_job_types => '{}')").fetchall() == []
+    assert claim(db).job_type == "email"
+
+
+def test_a_worker_gets_jobs_of_the_queues_that_it_names_in_that_order(db: Connection) -> None:
+    for queue in ("mail", "reports", "default"):
+        enqueue(db, queue=queue)
+        enqueue(db, queue=queue, priority=0)
+    query = "select queue, priority from claim_next_job(p_queues => '{reports, mail}')"
+    claimed = [tuple(one(db, query)) for _ in range(4)]
+    assert claimed == [("reports", 0), ("reports", 1), ("mail", 0), ("mail", 1)]
+    assert db.execute(query).fetchall() == []
+    assert claim(db).queue == "default"
+
+
+def test_queues_must_be_named(db: Connection) -> None:
+    enqueue(db)
+    for queues in ("{}", None):
+        with raises_and_changes_nothing(db, "JQ001", "^invalid queues"):
+            db.execute("select * from claim_next_job(p_queues => %s)", [queues])
+
+
+def test_claim_counts_the_attempt(db: Connection) -> None:
+    enqueue(db, max_attempts=3)
+    claimed = claim(db)
+    assert (claimed.attempt, claimed.max_attempts) == (1, 3)
+    assert value(db, "select attempts from jobs") == 1

@@ -39,7 +39,7 @@ def expire(db: Connection, claim_id: int) -> None:
 def heartbeat(db: Connection, *claim_ids: int, lease: str | None = None) -> list[Any]:
     """Return what heartbeat answers."""
     return [
-        tuple(row)
+        (row.claim_id, row.held)
         for row in db.execute("select * from heartbeat(%s, %s)", [list(claim_ids), lease])
     ]
 

@@ -6,7 +6,10 @@ from tests.support import UNKNOWN_JOB, Connection, claim, enqueue, one
 def test_get_returns_the_job(db: Connection) -> None:
     job_id = enqueue(db, sleep_seconds=2, message="hello")
     found = one(db, "select * from get_job(p_job_id => %s)", job_id)
-    columns = "id, status, sleep_seconds, message, result, created_at, updated_at"
+    columns = (
+        "id, status, sleep_seconds, message, result, created_at, updated_at, job_type, payload,"
+        " queue, priority, run_at, attempts, max_attempts, losses, max_losses"
+    )
     assert found == one(db, f"select {columns} from jobs")
     assert found._fields == tuple(columns.split(", "))
 

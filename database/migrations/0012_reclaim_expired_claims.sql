@@ -1,6 +1,6 @@
--- depends: 0009_enqueue_job
+-- depends: 0011_enqueue_job
 
--- running -> queued or failed
+-- running -> queued or failed or cancelled
 --
 -- A crash is not the job's own failure, so the job runs again, but not for ever: one that kills its
 -- workers fails after max_losses of them. After a restart of the server every worker gets one whole
@@ -38,33 +38,38 @@ begin
     delete from job_queue.claims as claim
      using expired
      where claim.claim_id = expired.claim_id
-    returning claim.job_id, claim.claim_id, claim.worker
+    returning claim.job_id, claim.claim_id, claim.worker, claim.cancel_requested
+  ),
+  decided as (
+    select
+      ended.*,
+      case
+        when ended.cancel_requested then 'cancelled'
+        when job.losses + 1 < job.max_losses then 'queued'
+        else 'failed'
+      end as status
+      from ended
+      join job_queue.jobs as job on job.id = ended.job_id
   ),
   reclaimed as (
     update job_queue.jobs as job
-       set status = case when job.losses + 1 < job.max_losses then 'queued' else 'failed' end,
-           claimable = job.losses + 1 < job.max_losses,
+       set status = decided.status,
+           claimable = (decided.status = 'queued'),
+           attempts = job.attempts - 1,
            losses = job.losses + 1,
            result = case
-             when job.losses + 1 < job.max_losses then null
-             else jsonb_build_object(
+             when decided.status = 'failed' then jsonb_build_object(
                'error', format('lost with its worker, %s times of %s', job.losses + 1,
                                greatest(job.max_losses, 1)))
            end,
            updated_at = clock_timestamp()
-      from ended
-     where job.id = ended.job_id
-    returning job.id, job.status, ended.claim_id, ended.worker
+      from decided
+     where job.id = decided.job_id
   )
   insert into job_queue.job_events (job_id, verb, from_status, to_status, claim_id, detail)
-  select
-    reclaimed.id,
-    'reclaim',
-    'running',
-    reclaimed.status,
-    reclaimed.claim_id,
-    jsonb_build_object('worker', reclaimed.worker)
-    from reclaimed;
+  select decided.job_id, 'reclaim', 'running', decided.status, decided.claim_id,
+         jsonb_build_object('worker', decided.worker)
+    from decided;
 
   get diagnostics v_count = row_count;
   return v_count;
@@ -73,7 +78,8 @@ $$;
 
 comment on function job_queue.reclaim_expired_claims(integer) is
   'Takes jobs from workers whose leases have run out, at most p_limit of them, and returns how '
-  'many. Each is queued again in its old place or, after max_losses such losses, failed. '
-  'claim_next_job calls it every second or so; calling it at any time, from anywhere, is safe.';
+  'many. Each is queued again in its old place or, after max_losses such losses, failed; the '
+  'attempt does not count. claim_next_job calls it every second or so; calling it at any time, '
+  'from anywhere, is safe.';
 
 revoke execute on function job_queue.reclaim_expired_claims(integer) from public;

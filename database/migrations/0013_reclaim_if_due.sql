@@ -1,4 +1,4 @@
--- depends: 0010_reclaim_expired_claims
+-- depends: 0012_reclaim_expired_claims
 
 -- Changes nothing but what reclaim_expired_claims changes, once a second in the whole system.
 --
@@ -14,7 +14,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_due bigint := pg_sequence_last_value('job_queue.reclaim_due');
-  v_start bigint := extract(epoch from clock_timestamp()) * 1000000;
+  v_start bigint := (extract(epoch from clock_timestamp()) * 1000000)::bigint;
   v_end bigint;
 begin
   if v_due between v_start and v_start + 60000000 then
@@ -23,7 +23,7 @@ begin
 
   perform setval('job_queue.reclaim_due', v_start + 1000000);
   perform job_queue.reclaim_expired_claims();
-  v_end := extract(epoch from clock_timestamp()) * 1000000;
+  v_end := (extract(epoch from clock_timestamp()) * 1000000)::bigint;
   perform setval(
     'job_queue.reclaim_due', v_end + least(greatest(20 * (v_end - v_start), 1000000), 60000000));
 end

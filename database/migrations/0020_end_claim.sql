@@ -1,4 +1,4 @@
--- depends: 0013_heartbeat
+-- depends: 0019_status_of
 
 -- The fence. Changes no job: deletes the claim, or says why there is none to delete.
 --
@@ -9,7 +9,7 @@ create function job_queue.end_claim(
   p_job_id uuid,
   p_claim_id bigint
 )
-returns void
+returns boolean
 language plpgsql
 volatile
 security definer
@@ -18,25 +18,19 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 declare
+  v_cancel_requested boolean;
   v_status text;
 begin
   delete from job_queue.claims as claim
    where claim.claim_id = p_claim_id
-     and claim.job_id = p_job_id;
+     and claim.job_id = p_job_id
+  returning claim.cancel_requested into v_cancel_requested;
   if found then
-    return;
+    return v_cancel_requested;
   end if;
 
-  select job.status
-    into v_status
-    from job_queue.jobs as job
-   where job.id = p_job_id;
-  if not found then
-    raise exception using
-      errcode = 'JQ002',
-      message = format('job %s does not exist', coalesce(p_job_id::text, 'null')),
-      hint = 'Pass the id that enqueue_job or claim_next_job returned.';
-  elsif v_status <> 'running' then
+  v_status := job_queue.status_of(p_job_id);
+  if v_status <> 'running' then
     raise exception using
       errcode = 'JQ003',
       message = format('job %s is %s, not running', p_job_id, v_status),
@@ -53,8 +47,8 @@ end
 $$;
 
 comment on function job_queue.end_claim(uuid, bigint) is
-  'Ends the claim p_claim_id on the job p_job_id. Private to this schema: a caller must change the '
-  'job''s status in the same transaction. Errors: JQ002 no such job, JQ003 it is not running, '
-  'JQ004 another claim holds it.';
+  'Ends the claim p_claim_id on the job p_job_id, and returns whether the job was asked to stop. '
+  'Private to this schema: a caller must change the job''s status in the same transaction. Errors: '
+  'JQ002 no such job, JQ003 it is not running, JQ004 another claim holds it.';
 
 revoke execute on function job_queue.end_claim(uuid, bigint) from public;

@@ -1,4 +1,4 @@
--- depends: 0018_get_job
+-- depends: 0028_get_job
 
 -- Changes nothing.
 --
@@ -15,7 +15,16 @@ returns table (
   message text,
   result jsonb,
   created_at timestamptz,
-  updated_at timestamptz
+  updated_at timestamptz,
+  job_type text,
+  payload jsonb,
+  queue text,
+  priority smallint,
+  run_at timestamptz,
+  attempts integer,
+  max_attempts integer,
+  losses integer,
+  max_losses integer
 )
 language sql
 stable
@@ -32,7 +41,16 @@ as $$
     job.message,
     job.result,
     job.created_at,
-    job.updated_at
+    job.updated_at,
+    job.job_type,
+    job.payload,
+    job.queue,
+    job.priority,
+    job.run_at,
+    job.attempts,
+    job.max_attempts,
+    job.losses,
+    job.max_losses
     from job_queue.jobs as job
    where job.id < coalesce(p_after, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
    order by job.id desc

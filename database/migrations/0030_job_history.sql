@@ -1,4 +1,4 @@
--- depends: 0019_list_jobs
+-- depends: 0029_list_jobs
 
 -- Changes nothing.
 

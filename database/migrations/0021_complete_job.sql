@@ -1,4 +1,4 @@
--- depends: 0014_end_claim
+-- depends: 0020_end_claim
 
 -- running -> succeeded
 

@@ -1,0 +1,1 @@
+drop function job_queue.raise_invalid_argument(text, text, text);

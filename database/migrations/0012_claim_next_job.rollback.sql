@@ -1,1 +1,0 @@
-drop function job_queue.claim_next_job(text, interval);

@@ -1,0 +1,1 @@
+drop function job_queue.lock_next_job(text[], text[]);

@@ -1,1 +1,0 @@
-drop function job_queue.fail_job(uuid, bigint, text);

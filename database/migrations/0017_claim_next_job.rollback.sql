@@ -1,0 +1,1 @@
+drop function job_queue.claim_next_job(text, text[], text[], interval);

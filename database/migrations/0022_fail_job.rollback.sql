@@ -1,0 +1,1 @@
+drop function job_queue.fail_job(uuid, bigint, text, boolean, interval);

@@ -1,0 +1,1 @@
+drop function job_queue.hand_back(uuid, bigint, text, interval);

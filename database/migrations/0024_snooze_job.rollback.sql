@@ -1,0 +1,1 @@
+drop function job_queue.snooze_job(uuid, bigint, interval);
