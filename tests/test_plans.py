@@ -15,6 +15,8 @@ CALLS = [
     "select cancel_job(%(id)s)",
     "select * from heartbeat(array[%(claim_id)s])",
     "select reclaim_expired_claims()",
+    "select time_out_jobs()",
+    "select enqueue_job(p_unique_key => 'key')",
     "select * from get_job(%(id)s)",
     "select * from list_jobs()",
     "select * from job_history(%(id)s)",

@@ -15,7 +15,9 @@ create function job_queue.check_job(
   p_max_attempts integer,
   p_retry_delay interval,
   p_retry_delay_max interval,
-  p_max_losses integer
+  p_max_losses integer,
+  p_timeout interval,
+  p_unique_key text
 )
 returns void
 language plpgsql
@@ -66,6 +68,12 @@ begin
       perform job_queue.raise_invalid_argument(
         'max_losses', p_max_losses::text,
         'Pass a number of workers, or 0 for a job that must not run twice.');
+    when p_timeout not between interval '1 millisecond' and interval '1 year' then
+      perform job_queue.raise_invalid_argument(
+        'timeout', p_timeout::text, 'Pass an interval from 1 millisecond to 1 year.');
+    when length(p_unique_key) not between 1 and 500 then
+      perform job_queue.raise_invalid_argument(
+        'unique_key', length(p_unique_key) || ' characters', 'Pass 1 to 500 characters.');
     else
       return;
   end case;
@@ -74,11 +82,11 @@ $$;
 
 comment on function job_queue.check_job(
   text, jsonb, integer, text, text, integer, timestamptz, interval, integer, interval, interval,
-  integer
+  integer, interval, text
 ) is
   'Raises JQ001 if one of these arguments of enqueue_job is out of range. Private to this schema.';
 
 revoke execute on function job_queue.check_job(
   text, jsonb, integer, text, text, integer, timestamptz, interval, integer, interval, interval,
-  integer
+  integer, interval, text
 ) from public;

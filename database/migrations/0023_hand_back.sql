@@ -24,6 +24,7 @@ begin
      set status = v_status,
          claimable = not v_cancelled,
          attempts = job.attempts - 1,
+         held_key = case when v_status = 'queued' then job.held_key end,
          run_at = coalesce(clock_timestamp() + p_delay, job.run_at),
          updated_at = clock_timestamp()
    where job.id = p_job_id;

@@ -34,6 +34,7 @@ begin
     update job_queue.jobs as job
        set status = 'cancelled',
            claimable = false,
+           held_key = null,
            updated_at = clock_timestamp()
      where job.id = p_job_id
        and job.status = 'queued';

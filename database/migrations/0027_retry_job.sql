@@ -29,15 +29,24 @@ begin
       hint = 'Only a job that is failed or cancelled can be retried.';
   end if;
 
-  update job_queue.jobs as job
-     set status = 'queued',
-         claimable = true,
-         run_at = clock_timestamp(),
-         attempts = 0,
-         losses = 0,
-         result = null,
-         updated_at = clock_timestamp()
-   where job.id = p_job_id;
+  begin
+    update job_queue.jobs as job
+       set status = 'queued',
+           claimable = true,
+           run_at = clock_timestamp(),
+           attempts = 0,
+           losses = 0,
+           result = null,
+           held_key = job.unique_key,
+           updated_at = clock_timestamp()
+     where job.id = p_job_id;
+  exception
+    when unique_violation then
+      raise exception using
+        errcode = 'JQ007',
+        message = format('the unique key of job %s is held by another job', p_job_id),
+        hint = 'Retry the job when the other has ended, or cancel that.';
+  end;
 
   insert into job_queue.job_events (job_id, verb, from_status, to_status)
   values (p_job_id, 'retry', v_status, 'queued');
@@ -47,6 +56,6 @@ $$;
 comment on function job_queue.retry_job(uuid) is
   'Queues a failed or cancelled job again, with all its attempts and losses before it; job_history '
   'keeps what went before. Errors, each changing nothing: JQ002 no such job, JQ006 it is neither '
-  'failed nor cancelled.';
+  'failed nor cancelled, JQ007 another job has its unique key.';
 
 revoke execute on function job_queue.retry_job(uuid) from public;

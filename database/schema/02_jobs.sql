@@ -34,6 +34,9 @@ create table job_queue.jobs (
   max_attempts integer not null default 1,
   retry_delay interval not null default '15 seconds',
   retry_delay_max interval not null default '1 hour',
+  timeout interval,
+  unique_key text,
+  held_key text,
   losses integer not null default 0,
   max_losses integer not null default 3,
   seq bigint not null generated always as identity,
@@ -49,6 +52,9 @@ create table job_queue.jobs (
 ) with (fillfactor = 80);
 
 create index jobs_claimable_idx on job_queue.jobs (queue, priority, run_at, seq) where claimable;
+
+create unique index jobs_held_key_idx on job_queue.jobs (queue, held_key)
+  where held_key is not null;
 
 comment on table job_queue.jobs is
   'One row for each job, from enqueue_job on and for good. Written by the functions of this schema '
@@ -86,6 +92,13 @@ comment on column job_queue.jobs.retry_delay is
   'How long the wait before the second attempt may be; doubled for each further one.';
 comment on column job_queue.jobs.retry_delay_max is
   'How long the wait before any attempt may be.';
+comment on column job_queue.jobs.timeout is
+  'How long one attempt may run, however alive its worker is. Null: for ever.';
+comment on column job_queue.jobs.unique_key is
+  'At most one job with this key in its queue is queued or running at any time.';
+comment on column job_queue.jobs.held_key is
+  'unique_key while the job is queued or running, else null: what jobs_held_key_idx keeps unique. '
+  'A job without a key then leaves that index alone when it ends.';
 comment on column job_queue.jobs.losses is
   'How often a claim on the job ran out because its worker died.';
 comment on column job_queue.jobs.max_losses is
@@ -96,3 +109,5 @@ comment on column job_queue.jobs.claimable is
   'Whether claim_next_job may take the job. The predicate of the index that it walks.';
 comment on index job_queue.jobs_claimable_idx is
   'The waiting jobs in the order in which claim_next_job takes them. Holds no finished job.';
+comment on index job_queue.jobs_held_key_idx is
+  'At most one unfinished job for each queue and unique key.';

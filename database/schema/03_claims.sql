@@ -9,6 +9,7 @@ create table job_queue.claims (
   claimed_at timestamptz not null default clock_timestamp(),
   lease interval not null,
   expires_at timestamptz not null,
+  deadline_at timestamptz,
   cancel_requested boolean not null default false,
 
   constraint claims_pkey primary key (claim_id),
@@ -29,6 +30,9 @@ comment on column job_queue.claims.claimed_at is
   'When the claim was made.';
 comment on column job_queue.claims.lease is
   'How long the worker may be silent.';
+comment on column job_queue.claims.deadline_at is
+  'When the attempt is over, however alive the worker is: jobs.timeout after the claim. Null: '
+  'never.';
 comment on column job_queue.claims.cancel_requested is
   'Whether cancel_job wants the run to stop. However it ends then, but for success, the job is '
   'cancelled.';

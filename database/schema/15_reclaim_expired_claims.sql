@@ -55,6 +55,7 @@ begin
            claimable = (decided.status = 'queued'),
            attempts = job.attempts - 1,
            losses = job.losses + 1,
+           held_key = case when decided.status = 'queued' then job.held_key end,
            result = case
              when decided.status = 'failed' then jsonb_build_object(
                'error', format('lost with its worker, %s times of %s', job.losses + 1,

@@ -1,4 +1,5 @@
--- Changes nothing but what reclaim_expired_claims changes, once a second in the whole system.
+-- Changes nothing but what time_out_jobs and reclaim_expired_claims change, once a second in the
+-- whole system.
 --
 -- Where that is slow, it is done less often, so that it takes a twentieth of the time at most. A
 -- due time more than a minute ahead was set by a clock that has since been put back.
@@ -20,6 +21,7 @@ begin
   end if;
 
   perform setval('job_queue.reclaim_due', v_start + 1000000);
+  perform job_queue.time_out_jobs();
   perform job_queue.reclaim_expired_claims();
   v_end := (extract(epoch from clock_timestamp()) * 1000000)::bigint;
   perform setval(
@@ -28,6 +30,7 @@ end
 $$;
 
 comment on function job_queue.reclaim_if_due() is
-  'Calls reclaim_expired_claims if nobody has within the last second. Private to this schema.';
+  'Calls time_out_jobs and reclaim_expired_claims if nobody has within the last second. Private to '
+  'this schema.';
 
 revoke execute on function job_queue.reclaim_if_due() from public;

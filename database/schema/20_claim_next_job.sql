@@ -24,7 +24,8 @@ returns table (
   priority smallint,
   run_at timestamptz,
   attempt integer,
-  max_attempts integer
+  max_attempts integer,
+  timeout interval
 )
 language plpgsql
 volatile
@@ -38,6 +39,7 @@ as $$
 declare
   v_job_id uuid;
   v_claim_id bigint;
+  v_now timestamptz;
 begin
   perform job_queue.check_lease(coalesce(p_lease, '0'));
   perform job_queue.reclaim_if_due();
@@ -47,8 +49,13 @@ begin
     return;
   end if;
 
-  insert into job_queue.claims as claim (job_id, worker, lease, expires_at)
-  values (v_job_id, p_worker, p_lease, clock_timestamp() + p_lease)
+  v_now := clock_timestamp();
+  insert into job_queue.claims as claim (
+    job_id, worker, claimed_at, lease, expires_at, deadline_at
+  )
+  select job.id, p_worker, v_now, p_lease, v_now + p_lease, v_now + job.timeout
+    from job_queue.jobs as job
+   where job.id = v_job_id
   returning claim.claim_id into v_claim_id;
 
   insert into job_queue.job_events (job_id, verb, from_status, to_status, claim_id, detail)
@@ -60,7 +67,7 @@ begin
        set status = 'running',
            claimable = false,
            attempts = job.attempts + 1,
-           updated_at = clock_timestamp()
+           updated_at = v_now
      where job.id = v_job_id
     returning
       job.id,
@@ -76,7 +83,8 @@ begin
       job.priority,
       job.run_at,
       job.attempts,
-      job.max_attempts;
+      job.max_attempts,
+      job.timeout;
 end
 $$;
 

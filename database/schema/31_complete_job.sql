@@ -19,6 +19,7 @@ begin
   update job_queue.jobs as job
      set status = 'succeeded',
          result = p_result,
+         held_key = null,
          updated_at = clock_timestamp()
    where job.id = p_job_id;
 

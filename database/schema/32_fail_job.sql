@@ -48,6 +48,7 @@ begin
                extract(epoch from job.retry_delay_max))))
          end,
          result = case when v_status = 'failed' then v_error end,
+         held_key = case when v_status = 'queued' then job.held_key end,
          updated_at = clock_timestamp()
    where job.id = p_job_id;
 

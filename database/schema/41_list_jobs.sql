@@ -22,7 +22,9 @@ returns table (
   attempts integer,
   max_attempts integer,
   losses integer,
-  max_losses integer
+  max_losses integer,
+  timeout interval,
+  unique_key text
 )
 language sql
 stable
@@ -48,7 +50,9 @@ as $$
     job.attempts,
     job.max_attempts,
     job.losses,
-    job.max_losses
+    job.max_losses,
+    job.timeout,
+    job.unique_key
     from job_queue.jobs as job
    where job.id < coalesce(p_after, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
    order by job.id desc

@@ -134,6 +134,8 @@ def test_a_job_runs_at_once_unless_told_otherwise(db: Connection) -> None:
         ("retry_delay", None),
         ("retry_delay_max", "2 years"),
         ("retry_delay_max", None),
+        ("timeout", "0"),
+        ("timeout", "2 years"),
     ],
 )
 def test_an_argument_out_of_range_is_refused(db: Connection, argument: str, bad: Any) -> None:

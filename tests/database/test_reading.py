@@ -8,7 +8,7 @@ def test_get_returns_the_job(db: Connection) -> None:
     found = one(db, "select * from get_job(p_job_id => %s)", job_id)
     columns = (
         "id, status, sleep_seconds, message, result, created_at, updated_at, job_type, payload,"
-        " queue, priority, run_at, attempts, max_attempts, losses, max_losses"
+        " queue, priority, run_at, attempts, max_attempts, losses, max_losses, timeout, unique_key"
     )
     assert found == one(db, f"select {columns} from jobs")
     assert found._fields == tuple(columns.split(", "))

@@ -1,4 +1,4 @@
--- depends: 0029_list_jobs
+-- depends: 0030_list_jobs
 
 -- Changes nothing.
 

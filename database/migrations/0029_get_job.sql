@@ -1,4 +1,4 @@
--- depends: 0027_retry_job
+-- depends: 0028_time_out_jobs
 
 -- Changes nothing.
 --
@@ -24,7 +24,9 @@ returns table (
   attempts integer,
   max_attempts integer,
   losses integer,
-  max_losses integer
+  max_losses integer,
+  timeout interval,
+  unique_key text
 )
 language sql
 volatile
@@ -50,7 +52,9 @@ as $$
     job.attempts,
     job.max_attempts,
     job.losses,
-    job.max_losses
+    job.max_losses,
+    job.timeout,
+    job.unique_key
     from job_queue.jobs as job
    where job.id = p_job_id
 $$;
