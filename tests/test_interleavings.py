@@ -17,7 +17,7 @@ import pytest
 from tests.support import Connection, value
 
 CONNECTIONS = 6
-STEPS = 250
+STEPS = 400
 ENDING_A_RUN = {
     "complete": "select complete_job(%s, %s, '1')",
     "fail": "select fail_job(%s, %s, 'no', p_retry_in => '0')",
@@ -118,6 +118,7 @@ def drain(db: Connection) -> None:
     """Let every job end: first those whose claims are still held, then those that wait."""
     db.execute("update claims set lease = '1 ms', expires_at = now() - interval '1 s'")
     value(db, "select reclaim_expired_claims(1000000)")
+    db.execute("update jobs set run_at = created_at")  # no wait before another attempt
     while rows := db.execute("select * from claim_next_job()").fetchall():
         db.execute("select complete_job(%s, %s)", [rows[0].id, rows[0].claim_id])
 
@@ -137,9 +138,9 @@ def check_that_the_history_adds_up(db: Connection, clients: list[Client]) -> Non
             if event.verb == "claim":
                 assert holder is None, chain
                 holder = event.claim_id
-            elif event.from_status == "running":
+            elif event.from_status == "running" and event.verb != "cancel":
                 assert event.claim_id == holder, chain
-                holder = holder if event.verb == "cancel" else None
+                holder = None
         assert holder is None, chain
 
     recorded = Counter((event.verb, event.job_id, event.claim_id) for event in events)

@@ -36,6 +36,7 @@ create table job_queue.jobs (
   max_attempts integer not null default 1,
   retry_delay interval not null default '15 seconds',
   retry_delay_max interval not null default '1 hour',
+  cancel_requested boolean not null default false,
   timeout interval,
   unique_key text,
   held_key text,
@@ -94,6 +95,9 @@ comment on column job_queue.jobs.retry_delay is
   'How long the wait before the second attempt may be; doubled for each further one.';
 comment on column job_queue.jobs.retry_delay_max is
   'How long the wait before any attempt may be.';
+comment on column job_queue.jobs.cancel_requested is
+  'Whether cancel_job wants the run to stop. However it ends then, but for success, the job is '
+  'cancelled.';
 comment on column job_queue.jobs.timeout is
   'How long one attempt may run, however alive its worker is. Null: for ever.';
 comment on column job_queue.jobs.unique_key is

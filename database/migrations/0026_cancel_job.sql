@@ -2,8 +2,8 @@
 
 -- queued -> cancelled
 --
--- Claims are locked before jobs, as by every verb that ends a run. The loop goes round again only
--- when the job has been claimed or handed back between two of its statements.
+-- Locks nothing but the job, whereas the verbs that end a run lock the claim and then the job, so
+-- none of them can wait for the other in a circle.
 
 create function job_queue.cancel_job(
   p_job_id uuid
@@ -17,37 +17,30 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 declare
-  v_claim_id bigint;
   v_status text;
 begin
-  loop
-    update job_queue.claims as claim
-       set cancel_requested = true
-     where claim.job_id = p_job_id
-    returning claim.claim_id into v_claim_id;
-    if found then
-      insert into job_queue.job_events (job_id, verb, from_status, to_status, claim_id)
-      values (p_job_id, 'cancel', 'running', 'running', v_claim_id);
-      return 'requested';
-    end if;
-
-    update job_queue.jobs as job
-       set status = 'cancelled',
-           claimable = false,
-           held_key = null,
-           updated_at = clock_timestamp()
-     where job.id = p_job_id
-       and job.status = 'queued';
-    if found then
-      insert into job_queue.job_events (job_id, verb, from_status, to_status)
-      values (p_job_id, 'cancel', 'queued', 'cancelled');
-      return 'cancelled';
-    end if;
-
+  update job_queue.jobs as job
+     set status = case job.status when 'queued' then 'cancelled' else job.status end,
+         claimable = false,
+         cancel_requested = (job.status = 'running'),
+         held_key = case job.status when 'running' then job.held_key end,
+         updated_at = case job.status when 'queued' then clock_timestamp() else job.updated_at end
+   where job.id = p_job_id
+     and (job.status = 'queued' or job.status = 'running' and not job.cancel_requested)
+  returning job.status into v_status;
+  if found then
+    insert into job_queue.job_events (job_id, verb, from_status, to_status)
+    values (p_job_id, 'cancel', case v_status when 'running' then 'running' else 'queued' end,
+            v_status);
+  else
     v_status := job_queue.status_of(p_job_id);
-    exit when v_status not in ('queued', 'running');
-  end loop;
-  return case v_status when 'cancelled' then 'cancelled' else 'too late' end;
+  end if;
+
+  return case v_status
+    when 'cancelled' then 'cancelled'
+    when 'running' then 'requested'
+    else 'too late'
+  end;
 end
 $$;
 

@@ -38,6 +38,7 @@ begin
            losses = 0,
            result = null,
            held_key = job.unique_key,
+           cancel_requested = false,
            updated_at = clock_timestamp()
      where job.id = p_job_id;
   exception

@@ -10,7 +10,6 @@ create table job_queue.claims (
   lease interval not null,
   expires_at timestamptz not null,
   deadline_at timestamptz,
-  cancel_requested boolean not null default false,
 
   constraint claims_pkey primary key (claim_id),
   constraint claims_hold_each_job_once unique (job_id),
@@ -33,8 +32,5 @@ comment on column job_queue.claims.lease is
 comment on column job_queue.claims.deadline_at is
   'When the attempt is over, however alive the worker is: jobs.timeout after the claim. Null: '
   'never.';
-comment on column job_queue.claims.cancel_requested is
-  'Whether cancel_job wants the run to stop. However it ends then, but for success, the job is '
-  'cancelled.';
 comment on column job_queue.claims.expires_at is
   'When the lease runs out unless heartbeat renews it. In no index, so that heartbeats stay cheap.';

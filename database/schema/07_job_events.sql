@@ -34,7 +34,7 @@ comment on column job_queue.job_events.from_status is
 comment on column job_queue.job_events.to_status is
   'The status after.';
 comment on column job_queue.job_events.claim_id is
-  'The claim under which it was done, or that it was done to. Null where there was none.';
+  'The claim under which it was done. Null for enqueue, cancel and retry.';
 comment on column job_queue.job_events.actor is
   'The role that had logged in.';
 comment on column job_queue.job_events.detail is

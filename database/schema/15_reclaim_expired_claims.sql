@@ -4,7 +4,9 @@
 -- workers fails after max_losses of them. After a restart of the server every worker gets one whole
 -- lease to report again, however long the server was away.
 --
--- Claims that are being ended or renewed just now are passed over, so that this waits for nobody.
+-- The decision stands in the update itself, so that it is made on the row as it is once a
+-- concurrent cancel_job has committed. Claims that are being ended or renewed just now are passed
+-- over, so that this waits for nobody.
 
 create function job_queue.reclaim_expired_claims(
   p_limit integer default 100
@@ -36,39 +38,35 @@ begin
     delete from job_queue.claims as claim
      using expired
      where claim.claim_id = expired.claim_id
-    returning claim.job_id, claim.claim_id, claim.worker, claim.cancel_requested
-  ),
-  decided as (
-    select
-      ended.*,
-      case
-        when ended.cancel_requested then 'cancelled'
-        when job.losses + 1 < job.max_losses then 'queued'
-        else 'failed'
-      end as status
-      from ended
-      join job_queue.jobs as job on job.id = ended.job_id
+    returning claim.job_id, claim.claim_id, claim.worker
   ),
   reclaimed as (
     update job_queue.jobs as job
-       set status = decided.status,
-           claimable = (decided.status = 'queued'),
+       set status = case
+             when job.cancel_requested then 'cancelled'
+             when job.losses + 1 < job.max_losses then 'queued'
+             else 'failed'
+           end,
+           claimable = not job.cancel_requested and job.losses + 1 < job.max_losses,
            attempts = job.attempts - 1,
            losses = job.losses + 1,
-           held_key = case when decided.status = 'queued' then job.held_key end,
+           held_key = case
+             when not job.cancel_requested and job.losses + 1 < job.max_losses then job.held_key
+           end,
            result = case
-             when decided.status = 'failed' then jsonb_build_object(
-               'error', format('lost with its worker, %s times of %s', job.losses + 1,
-                               greatest(job.max_losses, 1)))
+             when not job.cancel_requested and job.losses + 1 >= job.max_losses
+             then jsonb_build_object('error', format(
+               'lost with its worker, %s times of %s', job.losses + 1, greatest(job.max_losses, 1)))
            end,
            updated_at = clock_timestamp()
-      from decided
-     where job.id = decided.job_id
+      from ended
+     where job.id = ended.job_id
+    returning job.id, job.status, ended.claim_id, ended.worker
   )
   insert into job_queue.job_events (job_id, verb, from_status, to_status, claim_id, detail)
-  select decided.job_id, 'reclaim', 'running', decided.status, decided.claim_id,
-         jsonb_build_object('worker', decided.worker)
-    from decided;
+  select reclaimed.id, 'reclaim', 'running', reclaimed.status, reclaimed.claim_id,
+         jsonb_build_object('worker', reclaimed.worker)
+    from reclaimed;
 
   get diagnostics v_count = row_count;
   return v_count;

@@ -42,9 +42,10 @@ begin
     select
       asked.claim_id,
       claim.claim_id is not null,
-      coalesce(claim.cancel_requested, false)
+      coalesce(job.cancel_requested, false)
       from unnest(p_claim_ids) as asked (claim_id)
-      left join job_queue.claims as claim on claim.claim_id = asked.claim_id;
+      left join job_queue.claims as claim on claim.claim_id = asked.claim_id
+      left join job_queue.jobs as job on job.id = claim.job_id;
 end
 $$;
 

@@ -7,7 +7,7 @@ create function job_queue.end_claim(
   p_job_id uuid,
   p_claim_id bigint
 )
-returns boolean
+returns void
 language plpgsql
 volatile
 security definer
@@ -16,15 +16,13 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 declare
-  v_cancel_requested boolean;
   v_status text;
 begin
   delete from job_queue.claims as claim
    where claim.claim_id = p_claim_id
-     and claim.job_id = p_job_id
-  returning claim.cancel_requested into v_cancel_requested;
+     and claim.job_id = p_job_id;
   if found then
-    return v_cancel_requested;
+    return;
   end if;
 
   v_status := job_queue.status_of(p_job_id);
@@ -45,8 +43,8 @@ end
 $$;
 
 comment on function job_queue.end_claim(uuid, bigint) is
-  'Ends the claim p_claim_id on the job p_job_id, and returns whether the job was asked to stop. '
-  'Private to this schema: a caller must change the job''s status in the same transaction. Errors: '
-  'JQ002 no such job, JQ003 it is not running, JQ004 another claim holds it.';
+  'Ends the claim p_claim_id on the job p_job_id. Private to this schema: a caller must change the '
+  'job''s status in the same transaction. Errors: JQ002 no such job, JQ003 it is not running, '
+  'JQ004 another claim holds it.';
 
 revoke execute on function job_queue.end_claim(uuid, bigint) from public;

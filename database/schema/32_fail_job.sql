@@ -21,20 +21,20 @@ set enable_bitmapscan = off
 as $$
 declare
   v_error jsonb := jsonb_build_object('error', left(p_error, 10000));
-  v_cancelled boolean;
   v_status text;
 begin
   perform job_queue.check_delay('retry_in', p_retry_in);
-  v_cancelled := job_queue.end_claim(p_job_id, p_claim_id);
+  perform job_queue.end_claim(p_job_id, p_claim_id);
 
   select case
-           when v_cancelled then 'cancelled'
+           when job.cancel_requested then 'cancelled'
            when p_retryable and job.attempts < job.max_attempts then 'queued'
            else 'failed'
          end
     into v_status
     from job_queue.jobs as job
-   where job.id = p_job_id;
+   where job.id = p_job_id
+     for update;
 
   update job_queue.jobs as job
      set status = v_status,

@@ -15,17 +15,19 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 declare
-  v_cancelled boolean := job_queue.end_claim(p_job_id, p_claim_id);
-  v_status text := case when v_cancelled then 'cancelled' else 'queued' end;
+  v_status text;
 begin
+  perform job_queue.end_claim(p_job_id, p_claim_id);
+
   update job_queue.jobs as job
-     set status = v_status,
-         claimable = not v_cancelled,
+     set status = case when job.cancel_requested then 'cancelled' else 'queued' end,
+         claimable = not job.cancel_requested,
          attempts = job.attempts - 1,
-         held_key = case when v_status = 'queued' then job.held_key end,
+         held_key = case when not job.cancel_requested then job.held_key end,
          run_at = coalesce(clock_timestamp() + p_delay, job.run_at),
          updated_at = clock_timestamp()
-   where job.id = p_job_id;
+   where job.id = p_job_id
+  returning job.status into v_status;
 
   insert into job_queue.job_events (job_id, verb, from_status, to_status, claim_id)
   values (p_job_id, p_verb, 'running', v_status, p_claim_id);

@@ -86,7 +86,7 @@ def test_a_cancelled_job_can_be_retried(db: Connection) -> None:
     value(db, CANCEL, job_id)
     db.execute("select retry_job(%s)", [job_id])
     assert claim(db).id == job_id
-    assert not value(db, "select cancel_requested from claims")
+    assert not value(db, "select cancel_requested from jobs")
 
 
 @pytest.mark.parametrize(
@@ -168,3 +168,25 @@ def test_of_two_retries_the_second_is_refused(connect: Callable[[], Connection])
             call.result()
     assert raised.value.sqlstate == "JQ006"
     assert one(observer, "select count(*) from job_events where verb = 'retry'")[0] == 1
+
+
+def test_a_cancel_that_waited_for_a_claim_cannot_deadlock_with_the_end_of_the_run(
+    connect: Callable[[], Connection],
+) -> None:
+    worker, client, observer = connect(), connect(), connect()
+    job_id = enqueue(observer)
+    worker.execute("begin")
+    held = claim(worker)
+    client.execute("begin")
+    with in_another_thread(lambda: value(client, CANCEL, job_id)) as call:
+        wait_until_blocked(observer, client, by=worker)
+        worker.execute("commit")
+        assert call.result() == "requested"
+    with in_another_thread(
+        lambda: worker.execute("select complete_job(%s, %s)", [job_id, held.claim_id])
+    ) as completion:
+        wait_until_blocked(observer, worker, by=client)
+        assert value(client, CANCEL, job_id) == "requested"
+        client.execute("commit")
+        completion.result()
+    assert one(observer, "table jobs").status == "succeeded"
