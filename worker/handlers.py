@@ -9,7 +9,7 @@ from worker.shutdown import Shutdown
 
 
 class HandBack(Exception):
-    """The job cannot finish before the worker must stop."""
+    """The job is not to finish here and now: the worker must stop, or the job was cancelled."""
 
 
 def sleep(job: Job, shutdown: Shutdown, still_alive: Callable[[], None]) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def sleep(job: Job, shutdown: Shutdown, still_alive: Callable[[], None]) -> dict
     wakes_at = time.monotonic() + job.sleep_seconds
     while (seconds_left := wakes_at - time.monotonic()) > 0:
         if seconds_left > shutdown.seconds_left:
-            raise HandBack
+            raise HandBack("handed back")
         still_alive()
         shutdown.pause(min(seconds_left, 1.0))
     return {"slept_seconds": job.sleep_seconds, "message": job.message}

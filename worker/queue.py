@@ -32,7 +32,7 @@ select id, claim_id, sleep_seconds, message
 """
 
 _HEARTBEAT = """
-select claim_id, held
+select held, cancel_requested
   from job_queue.heartbeat(p_claim_ids => %(claim_ids)s)
 """
 
@@ -93,11 +93,15 @@ class Queue:
         rows = self._call(_CLAIM_NEXT_JOB, {"worker": self._worker, "lease": self._lease})
         return Job(**rows[0]) if rows else None
 
-    def heartbeat(self, job: Job) -> None:
-        """Renew the claim's lease. Raise ClaimLost if the claim no longer holds."""
+    def heartbeat(self, job: Job) -> bool:
+        """Renew the claim's lease; return whether the job was asked to stop.
+
+        Raise ClaimLost if the claim no longer holds.
+        """
         [answer] = self._call(_HEARTBEAT, {"claim_ids": [job.claim_id]})
         if not answer["held"]:
             raise ClaimLost(f"claim {job.claim_id} was lost")
+        return bool(answer["cancel_requested"])
 
     def complete_job(self, job: Job, result: Any) -> None:
         """Report success. Raise ClaimLost or InvalidResult if the database refuses it."""

@@ -83,9 +83,9 @@ class Runner:
             return "succeeded"
         except (ClaimLost, Abandoned):
             raise
-        except HandBack:
+        except HandBack as reason:
             self._report(lambda: self._queue.release_job(job))
-            return "handed back"
+            return str(reason)
         except Exception as error:
             logger.debug("job %s raised", job.id, exc_info=True)
             text = f"{type(error).__name__}: {error}"
@@ -95,7 +95,7 @@ class Runner:
     def _heart(self, job: Job) -> Callable[[], None]:
         """Return what the handler calls to say that it is alive: often, but it seldom costs a call.
 
-        It raises ClaimLost once the job is no longer this worker's.
+        It raises ClaimLost once the job is no longer this worker's, HandBack once it is cancelled.
         """
         interval = self._settings.lease_seconds / 3
         next_beat = time.monotonic() + interval
@@ -106,12 +106,14 @@ class Runner:
             if time.monotonic() < next_beat:
                 return
             try:
-                self._queue.heartbeat(job)
+                cancel_requested = self._queue.heartbeat(job)
             except QueueUnavailable as error:
                 self._queue_is_away(error)
             else:
                 self._queue_answers()
                 next_beat = time.monotonic() + interval
+                if cancel_requested:
+                    raise HandBack("stopped, as it was asked to,")
 
         return beat
 

@@ -140,6 +140,25 @@ def test_a_job_that_outlives_its_lease_keeps_its_claim(
     assert value(db, "select losses from jobs") == 0
 
 
+def test_a_running_job_that_is_cancelled_stops(db: Connection, start_worker: StartWorker) -> None:
+    worker = start_worker(WORKER_LEASE="3")
+    job_id = enqueue(db, sleep_seconds=3600)
+    wait_for(db, job_id, "running")
+    assert value(db, "select cancel_job(%s)", job_id) == "requested"
+    wait_for(db, job_id, "cancelled")
+    worker.wait_until_it_logs(f"job {job_id} stopped, as it was asked to")
+    wait_for(db, enqueue(db, sleep_seconds=0), "succeeded")
+
+
+def test_only_jobs_that_the_worker_can_run_are_claimed(
+    db: Connection, start_worker: StartWorker
+) -> None:
+    email = enqueue(db, job_type="email", priority=0)
+    start_worker()
+    wait_for(db, enqueue(db, sleep_seconds=0), "succeeded")
+    assert job(db, email).status == "queued"
+
+
 def test_the_job_of_a_killed_worker_runs_again(db: Connection, start_worker: StartWorker) -> None:
     victim = start_worker(WORKER_LEASE="3")
     job_id = enqueue(db, sleep_seconds=1)
