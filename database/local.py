@@ -171,7 +171,7 @@ def main(arguments: list[str]) -> int:
         case ["serve"]:
             try:
                 return serve()
-            except psycopg.OperationalError as error:
+            except psycopg.Error as error:
                 logger.error("%s", error)
                 return 1
         case ["run", *command] if command:

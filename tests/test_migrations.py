@@ -137,6 +137,12 @@ def test_every_migration_has_a_rollback() -> None:
         assert path.with_suffix(".rollback.sql").read_text().strip()
 
 
+def test_each_schema_file_stands_verbatim_in_a_migration() -> None:
+    migrations = [path.read_text() for path in MIGRATIONS]
+    for path in SCHEMA_FILES:
+        assert any(path.read_text() in migration for migration in migrations), path.name
+
+
 def test_migrations_lead_to_what_the_schema_files_describe(
     new_database: Callable[[str], Database],
 ) -> None:

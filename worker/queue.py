@@ -89,7 +89,7 @@ class Queue:
         self._connection: psycopg.Connection[dict[str, Any]] | None = None
 
     def claim_next_job(self) -> Job | None:
-        """Claim the job that has waited longest; return None if none is waiting."""
+        """Claim the next job that this worker can run; return None if none is waiting."""
         rows = self._call(_CLAIM_NEXT_JOB, {"worker": self._worker, "lease": self._lease})
         return Job(**rows[0]) if rows else None
 

@@ -1,7 +1,7 @@
 -- The queue, in the order of a job's life.
 --
 --   enqueue_job                 -> queued      a client asks for work
---   claim_next_job      queued  -> running     a worker takes the job that has waited longest
+--   claim_next_job      queued  -> running     a worker takes the next job
 --   complete_job        running -> succeeded   that worker reports the result
 --   fail_job            running -> failed      or the error, and it may be tried again (-> queued)
 --   snooze_job          running -> queued      or puts the job off

@@ -21,8 +21,8 @@ create table job_queue.claims (
 comment on table job_queue.claims is
   'The right of one worker to run one job. A row while the job runs, gone when the run ends.';
 comment on column job_queue.claims.claim_id is
-  'The fence: a number that is never used again and that complete_job, fail_job and release_job '
-  'must name.';
+  'The fence: a number that is never used again and that complete_job, fail_job, snooze_job and '
+  'release_job must name.';
 comment on column job_queue.claims.job_id is
   'The running job, jobs.id.';
 comment on column job_queue.claims.worker is

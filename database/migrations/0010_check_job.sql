@@ -1,7 +1,7 @@
 -- depends: 0009_raise_invalid_argument
 
--- Changes nothing: refuses a job that could not be stored or could not run. The table's CHECKs say
--- the same; this says it to the caller.
+-- Changes nothing: refuses a job that could not be stored or could not run. The table has no CHECKs
+-- for this: 02_jobs.sql says why.
 
 create function job_queue.check_job(
   p_job_type text,

@@ -4,9 +4,9 @@
 -- workers fails after max_losses of them. After a restart of the server every worker gets one whole
 -- lease to report again, however long the server was away.
 --
--- The decision stands in the update itself, so that it is made on the row as it is once a
--- concurrent cancel_job has committed. Claims that are being ended or renewed just now are passed
--- over, so that this waits for nobody.
+-- Claims that are being ended or renewed just now are passed over. A job that cancel_job is
+-- changing just now is waited for: the decision stands in the update itself, so that it is made on
+-- the row as that left it.
 
 create function job_queue.reclaim_expired_claims(
   p_limit integer default 100
