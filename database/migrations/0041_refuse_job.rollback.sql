@@ -1,0 +1,1 @@
+drop function job_queue.refuse_job(job_queue.new_job);

@@ -1,0 +1,1 @@
+drop function job_queue.add_dependencies(uuid, uuid[], text);

@@ -1,0 +1,1 @@
+drop function job_queue.settle_dependencies(uuid[], integer);

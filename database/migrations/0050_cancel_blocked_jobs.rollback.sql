@@ -1,0 +1,1 @@
+drop function job_queue.cancel_blocked_jobs(uuid[]);

@@ -1,0 +1,1 @@
+drop function job_queue.free_slots(text, text, integer, integer, integer[]);

@@ -1,0 +1,1 @@
+drop function job_queue.taken_slots(text, text);

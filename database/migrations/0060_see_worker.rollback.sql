@@ -1,0 +1,1 @@
+drop function job_queue.see_worker(text, text[], text[]);

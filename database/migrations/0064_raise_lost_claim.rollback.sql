@@ -1,0 +1,1 @@
+drop function job_queue.raise_lost_claim(uuid, bigint);

@@ -1,0 +1,1 @@
+drop function job_queue.retry_wait(integer, interval, interval);

@@ -1,0 +1,1 @@
+drop function job_queue.end_runs(text, job_queue.run[]);

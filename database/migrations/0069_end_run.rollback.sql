@@ -1,0 +1,1 @@
+drop function job_queue.end_run(text, uuid, bigint, text, boolean, interval);

@@ -1,0 +1,1 @@
+drop function job_queue.parse_runs(jsonb, text[]);

@@ -1,0 +1,1 @@
+drop function job_queue.settle_overdue_dependencies(integer);

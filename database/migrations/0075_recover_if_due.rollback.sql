@@ -1,0 +1,1 @@
+drop function job_queue.recover_if_due();

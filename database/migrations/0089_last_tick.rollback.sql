@@ -1,0 +1,1 @@
+drop function job_queue.last_tick(text, text, timestamptz, timestamptz);

@@ -1,0 +1,1 @@
+drop function job_queue.pause_schedule(text, boolean);

@@ -1,0 +1,1 @@
+drop function job_queue.fire_schedules(integer);

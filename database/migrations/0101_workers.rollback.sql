@@ -1,0 +1,1 @@
+drop view job_queue.workers;
