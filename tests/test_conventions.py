@@ -62,8 +62,22 @@ def test_the_public_may_execute_no_function_and_use_no_table_and_no_schema(
     assert granted_to_public == []
 
 
+# Their comments say why: Postgres may inline the first two, and the last must be the caller's.
+INLINED = ["is_in_order", "new_job_id"]
+AS_THE_CALLER = ["grant_roles"]
+
+
 def test_each_function_runs_as_its_owner_with_a_pinned_search_path(functions: list[Any]) -> None:
     for function in functions:
+        if function.name in INLINED:
+            assert not function.is_definer
+            assert function.settings == []
+            assert not re.search(r"(?<![.\w])(?!coalesce|extract|overlay)[a-z_]+\(", function.body)
+            continue
+        if function.name in AS_THE_CALLER:
+            assert not function.is_definer
+            assert "search_path=pg_catalog, pg_temp" in function.settings
+            continue
         assert function.is_definer, function.name
         assert "search_path=pg_catalog, pg_temp" in function.settings, function.name
 
@@ -75,23 +89,26 @@ def test_each_parameter_starts_with_p_and_each_local_with_v(functions: list[Any]
             assert name.startswith("p_") == (mode == "i"), (function.name, name)
         declared = re.search(r"declare\n(.*?)\nbegin", function.body, re.S)
         for line in declared[1].splitlines() if declared else []:
-            assert line.startswith("  v_"), (function.name, line)
+            assert line.startswith(("  v_", "   ", "  end")) or line == "", (function.name, line)
 
 
 def test_no_function_returns_the_row_type_of_a_table(functions: list[Any]) -> None:
     assert [function.name for function in functions if function.row_type_of] == []
 
 
-def test_no_function_uses_dynamic_sql_or_the_transactions_start(functions: list[Any]) -> None:
+def test_no_function_uses_the_transactions_start(functions: list[Any]) -> None:
     for function in functions:
-        assert not re.search(r"\bexecute\b|\bnow\(\)|current_timestamp", function.body, re.I), (
-            function.name
-        )
+        assert not re.search(r"\bnow\(\)|current_timestamp", function.body, re.I), function.name
+
+
+def test_only_what_defines_things_uses_dynamic_sql(functions: list[Any]) -> None:
+    using = [f.name for f in functions if re.search(r"\bexecute\b", f.body, re.I)]
+    assert using == ["grant_roles", "start_rate_clock"]
 
 
 def test_only_what_people_call_seldom_uses_a_subtransaction(functions: list[Any]) -> None:
     using = [f.name for f in functions if re.search(r"\bexception\s+when\b", f.body, re.I)]
-    assert using == ["retry_job"]
+    assert using == ["fire_schedules", "retry_job", "retry_jobs", "set_queue", "set_schedule"]
 
 
 def test_no_function_is_longer_than_60_lines(functions: list[Any]) -> None:

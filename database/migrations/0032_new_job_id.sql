@@ -3,8 +3,8 @@
 -- Changes no job: makes an id.
 --
 -- A UUID version 7 (RFC 9562, section 5.7): 48 bits of Unix milliseconds, the version, 12 bits that
--- stay 0, the variant, 12 bits of fraction of the millisecond, 48 random bits. Ids therefore sort in
--- the order of creation, and new keys land on the same index page instead of on a random one.
+-- stay 0, the variant, 12 bits of fraction of the millisecond, 48 random bits. Ids therefore sort
+-- in the order of creation, and new keys land on the same index page instead of on a random one.
 --
 -- The one function that neither runs as its owner nor pins its search_path, because Postgres can
 -- then inline it: a call would cost 2.7 µs. It names nothing but what is in pg_catalog.

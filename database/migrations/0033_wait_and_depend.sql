@@ -65,7 +65,7 @@ create unique index claims_take_each_key_slot_once
   where key_slot is not null;
 
 comment on column job_queue.claims.queue is
-  'The job''s queue, if the claim has a slot.';
+  'The job''s queue, if that has a limit.';
 comment on column job_queue.claims.concurrency_key is
   'The job''s concurrency key, if the claim has a slot of that key.';
 comment on column job_queue.claims.queue_slot is

@@ -26,7 +26,7 @@ comment on column job_queue.job_dependencies.job_id is
 comment on column job_queue.job_dependencies.parent_id is
   'The job that it waits for.';
 comment on column job_queue.job_dependencies.on_parent_failure is
-  'What becomes of the waiting job if the parent fails or is cancelled: cancel, or release as if it '
-  'had succeeded.';
+  'What becomes of the waiting job if the parent fails or is cancelled: cancel, or release as if '
+  'it had succeeded.';
 comment on index job_queue.job_dependencies_parent_idx is
   'The jobs that wait for one.';

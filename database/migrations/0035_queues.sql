@@ -4,8 +4,8 @@
 -- has a column that is null. set_queue, pause_queue and resume_queue write it.
 --
 -- claim_next_job reads it and writes nothing here. What changes with each claim, the clock of the
--- rate limit, is kept in a sequence beside each row (rate_clock), which is written in place: no dead
--- rows at any rate.
+-- rate limit, is kept in a sequence beside each row (rate_clock), which is written in place: no
+-- dead rows at any rate.
 
 create table job_queue.queues (
   queue text not null,
@@ -32,7 +32,8 @@ create table job_queue.queues (
   constraint queues_have_a_period
     check (rate_period between interval '1 millisecond' and interval '1 year'),
   constraint queues_try_at_least_once check (max_attempts >= 1),
-  constraint queues_wait_before_a_retry check (retry_delay between interval '0' and interval '1 year'),
+  constraint queues_wait_before_a_retry
+    check (retry_delay between interval '0' and interval '1 year'),
   constraint queues_wait_within_bounds
     check (retry_delay_max between interval '0' and interval '1 year'),
   constraint queues_count_losses check (max_losses >= 0),
@@ -55,7 +56,8 @@ comment on column job_queue.queues.paused is
 comment on column job_queue.queues.concurrency_limit is
   'How many of its jobs may run at once, from 1 to 10000. Null: any number.';
 comment on column job_queue.queues.key_concurrency_limit is
-  'How many of its jobs with one concurrency key may run at once, from 1 to 10000. Null: any number.';
+  'How many of its jobs with one concurrency key may run at once, from 1 to 10000. Null: any '
+  'number.';
 comment on column job_queue.queues.rate_limit is
   'How many of its jobs may start within rate_period, evenly refilled, and at once after a rest: a '
   'token bucket of this size. Null: any number.';

@@ -31,8 +31,8 @@ comment on column job_queue.schedules.time_zone is
 comment on column job_queue.schedules.job is
   'The job, as one element of the argument of enqueue_jobs.';
 comment on column job_queue.schedules.missed_ticks is
-  'If several ticks have passed unseen: coalesce enqueues one job for the last of them, catch up one '
-  'for each.';
+  'If several ticks have passed unseen: coalesce enqueues one job for the last of them, catch up '
+  'one for each.';
 comment on column job_queue.schedules.paused is
   'Whether it enqueues nothing. Ticks that pass meanwhile are not made up for.';
 comment on column job_queue.schedules.next_at is

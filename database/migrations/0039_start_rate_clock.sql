@@ -21,8 +21,8 @@ end
 $$;
 
 comment on function job_queue.start_rate_clock() is
-  'Makes and drops job_queue.rate_clock_<queue_id>, whose value is the time up to which the queue''s '
-  'rate limit is used: microseconds since 1970.';
+  'Makes and drops job_queue.rate_clock_<queue_id>, whose value is the time up to which the '
+  'queue''s rate limit is used: microseconds since 1970.';
 
 revoke execute on function job_queue.start_rate_clock() from public;
 

@@ -4,8 +4,8 @@
 --
 -- Like new_job_id, and for the same reason, it neither runs as its owner nor pins its search_path:
 -- inlined into the two statements that ask it, it costs next to nothing. As CHECKs on jobs the same
--- questions would be asked again at every update, and as the condition of a trigger they cost 35 µs
--- a statement.
+-- questions would be asked again at every update, and as the condition of a trigger they cost 35
+-- µs a statement.
 
 create function job_queue.is_in_order(
   p_job_type text,

@@ -45,7 +45,8 @@ end
 $$;
 
 comment on function job_queue.parse_jobs(jsonb) is
-  'The jobs of which enqueue_jobs was told, with what was left out. Private to this schema. Errors: '
-  'JQ001 if the argument is no array of objects, or for a key that is no parameter of enqueue_job.';
+  'The jobs of which enqueue_jobs was told, with what was left out. Private to this schema. '
+  'Errors: JQ001 if the argument is no array of objects, or for a key that is no parameter of '
+  'enqueue_job.';
 
 revoke execute on function job_queue.parse_jobs(jsonb) from public;

@@ -69,8 +69,9 @@ end
 $$;
 
 comment on function job_queue.add_jobs(job_queue.new_job[], uuid[], boolean[], jsonb) is
-  'Adds those of the jobs that p_open is true for, save those whose unique key is held, each under '
-  'the id in its place in p_ids, and returns how many. Private to this schema. Errors: JQ001 for an '
-  'argument out of range.';
+  'Adds those of the jobs that p_open is true for, save those whose unique key is held, each '
+  'under the id in its place in p_ids, and returns how many. Private to this schema. Errors: '
+  'JQ001 for an argument out of range.';
 
-revoke execute on function job_queue.add_jobs(job_queue.new_job[], uuid[], boolean[], jsonb) from public;
+revoke execute on function job_queue.add_jobs(job_queue.new_job[], uuid[], boolean[], jsonb)
+  from public;

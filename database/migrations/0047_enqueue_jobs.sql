@@ -71,10 +71,10 @@ end
 $$;
 
 comment on function job_queue.enqueue_jobs(jsonb, jsonb) is
-  'Adds many jobs, all or, if one is refused, none: p_jobs is a JSON array of objects keyed like the '
-  'parameters of enqueue_job without their p_. Returns a row for each, in the same order: its id, '
-  'and whether it was added; false if an unfinished job had its unique key, whose id that is then. '
-  'p_detail: what job_history is to say of where they came from. '
-  'Errors: JQ001 for an argument out of range, JQ002 for a parent that does not exist.';
+  'Adds many jobs, all or, if one is refused, none: p_jobs is a JSON array of objects keyed like '
+  'the parameters of enqueue_job without their p_. Returns a row for each, in the same order: its '
+  'id, and whether it was added; false if an unfinished job had its unique key, whose id that is '
+  'then. p_detail: what job_history is to say of where they came from. Errors: JQ001 for an '
+  'argument out of range, JQ002 for a parent that does not exist.';
 
 revoke execute on function job_queue.enqueue_jobs(jsonb, jsonb) from public;

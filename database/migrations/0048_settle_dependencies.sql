@@ -3,12 +3,12 @@
 -- blocked -> queued or cancelled
 --
 -- Called by whatever ends a job, in the same transaction, and by recovery for what that could not
--- do. It waits for nobody: a blocked job that another transaction has locked, because another of its
--- parents is just ending, is left to recovery, and so is what comes after p_limit. So neither the
--- end of a run nor a cancel can be held up or deadlock here.
+-- do. It waits for nobody: a blocked job that another transaction has locked, because another of
+-- its parents is just ending, is left to recovery, and so is what comes after p_limit. So neither
+-- the end of a run nor a cancel can be held up or deadlock here.
 --
--- Each turn of the loop takes the parents that have ended; those of their children that this cancels
--- are the parents of the next turn.
+-- Each turn of the loop takes the parents that have ended; those of their children that this
+-- cancels are the parents of the next turn.
 
 create function job_queue.settle_dependencies(
   p_parent_ids uuid[],
@@ -68,8 +68,8 @@ end
 $$;
 
 comment on function job_queue.settle_dependencies(uuid[], integer) is
-  'Queues the blocked jobs for which one of these parents was the last to wait for, and cancels those '
-  'that their failure cancels, and theirs in turn. Looks at p_limit jobs at most, and returns how '
-  'many. Private to this schema.';
+  'Queues the blocked jobs for which one of these parents was the last to wait for, and cancels '
+  'those that their failure cancels, and theirs in turn. Looks at p_limit jobs at most, and '
+  'returns how many. Private to this schema.';
 
 revoke execute on function job_queue.settle_dependencies(uuid[], integer) from public;

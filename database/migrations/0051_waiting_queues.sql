@@ -56,7 +56,7 @@ end
 $$;
 
 comment on function job_queue.waiting_queues() is
-  'The queues that have a job whose time has come; the one with the first such job first. Private to '
-  'this schema.';
+  'The queues that have a job whose time has come; the one with the first such job first. Private '
+  'to this schema.';
 
 revoke execute on function job_queue.waiting_queues() from public;

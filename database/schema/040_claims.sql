@@ -1,7 +1,8 @@
 -- The claims that hold now: one narrow row for each running job, inserted by claim_next_job,
 -- deleted by whatever ends the run. In a queue with a limit the claim also takes a numbered slot,
--- which two claims cannot have at once, and which is free again when the claim is gone. No foreign key to jobs: its checks would cost every claim a
--- second row lock, and claim_next_job holds the job's row locked while it inserts here.
+-- which two claims cannot have at once, and which is free again when the claim is gone. No foreign
+-- key to jobs: its checks would cost every claim a second row lock, and claim_next_job holds the
+-- job's row locked while it inserts here.
 
 create table job_queue.claims (
   claim_id bigint not null generated always as identity,
@@ -48,7 +49,7 @@ comment on column job_queue.claims.deadline_at is
 comment on column job_queue.claims.expires_at is
   'When the lease runs out unless heartbeat renews it. In no index, so that heartbeats stay cheap.';
 comment on column job_queue.claims.queue is
-  'The job''s queue, if the claim has a slot.';
+  'The job''s queue, if that has a limit.';
 comment on column job_queue.claims.concurrency_key is
   'The job''s concurrency key, if the claim has a slot of that key.';
 comment on column job_queue.claims.queue_slot is

@@ -34,6 +34,7 @@ $$;
 
 comment on function job_queue.add_dependencies(uuid, uuid[], text) is
   'Makes a blocked job wait for its parents. They exist before it does, so there can be no cycle. '
-  'Private to this schema. Errors: JQ001 for a wrong policy, JQ002 for a parent that does not exist.';
+  'Private to this schema. Errors: JQ001 for a wrong policy, JQ002 for a parent that does not '
+  'exist.';
 
 revoke execute on function job_queue.add_dependencies(uuid, uuid[], text) from public;

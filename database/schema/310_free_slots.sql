@@ -26,7 +26,7 @@ as $$
 declare
   v_taken integer[] := job_queue.taken_slots(p_queue, p_key) || p_reserved;
   v_left integer := p_limit - cardinality(v_taken);
-  v_slots integer[] := '{}';
+  v_slots integer[] := array[]::integer[];
 begin
   for v_slot in 1..p_limit loop
     exit when v_left <= 0 or cardinality(v_slots) = p_wanted;
@@ -52,8 +52,9 @@ end
 $$;
 
 comment on function job_queue.free_slots(text, text, integer, integer, integer[]) is
-  'Up to p_wanted slots of the queue or, if p_key is not null, of that key in it, which nobody else '
-  'can take before the caller''s transaction ends. p_reserved: those that the caller has already, '
-  'but no claim yet. Private to this schema.';
+  'Up to p_wanted slots of the queue or, if p_key is not null, of that key in it, which nobody '
+  'else can take before the caller''s transaction ends. p_reserved: those that the caller has '
+  'already, but no claim yet. Private to this schema.';
 
-revoke execute on function job_queue.free_slots(text, text, integer, integer, integer[]) from public;
+revoke execute on function job_queue.free_slots(text, text, integer, integer, integer[])
+  from public;

@@ -29,12 +29,13 @@ begin
   if p_count > 0 then
     perform setval(v_clock::regclass, ceil(extract(epoch from v_used_until) * 1000000)::bigint);
   end if;
-  return floor(extract(epoch from v_now - v_used_until) * p_limit / extract(epoch from p_period));
+  return floor(
+    extract(epoch from v_now - v_used_until) * p_limit / extract(epoch from p_period))::integer;
 end
 $$;
 
 comment on function job_queue.spend_tokens(integer, integer, interval, integer) is
-  'Takes p_count tokens, which the caller knows to be there, and returns how many are left. Private '
-  'to this schema.';
+  'Takes p_count tokens, which the caller knows to be there, and returns how many are left. '
+  'Private to this schema.';
 
 revoke execute on function job_queue.spend_tokens(integer, integer, interval, integer) from public;

@@ -1,12 +1,12 @@
 -- Changes no status: takes jobs whose concurrency key is at its limit out of the way of others.
 --
--- So that a long line of them costs the claims behind it nothing, those that stand among the first
--- thousand go along.
+-- So that a long line of them costs the claims behind it nothing, those with the same keys that
+-- stand among the first thousand go along.
 
 create function job_queue.set_jobs_aside(
   p_queue text,
   p_priority integer,
-  p_keys text[],
+  p_job_ids uuid[],
   p_except uuid[]
 )
 returns void
@@ -19,7 +19,12 @@ set enable_bitmapscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
-  with front as materialized (
+  with met as materialized (
+    select job.id, job.concurrency_key
+      from job_queue.jobs as job
+     where job.id = any (p_job_ids)
+  ),
+  front as materialized (
     select job.id, job.concurrency_key
       from job_queue.jobs as job
      where job.claimable
@@ -31,12 +36,15 @@ as $$
   ),
   locked as materialized (
     select job.id
-      from front
-      join job_queue.jobs as job on job.id = front.id
-     where front.concurrency_key = any (p_keys)
-       and front.id <> all (p_except)
+      from job_queue.jobs as job
+     where job.id = any (array(
+             select met.id from met
+             union
+             select front.id from front
+              where front.concurrency_key in (select met.concurrency_key from met)
+                and front.id <> all (p_except)))
        and job.claimable
-       for update of job skip locked
+       for update skip locked
   )
   update job_queue.jobs as job
      set claimable = false,
@@ -45,8 +53,8 @@ as $$
    where job.id = locked.id
 $$;
 
-comment on function job_queue.set_jobs_aside(text, integer, text[], uuid[]) is
-  'Sets the foremost jobs with these keys aside until put_jobs_back, save p_except. Private to this '
-  'schema.';
+comment on function job_queue.set_jobs_aside(text, integer, uuid[], uuid[]) is
+  'Sets these jobs aside until put_jobs_back, and the foremost others with the same keys, save '
+  'p_except. Private to this schema.';
 
-revoke execute on function job_queue.set_jobs_aside(text, integer, text[], uuid[]) from public;
+revoke execute on function job_queue.set_jobs_aside(text, integer, uuid[], uuid[]) from public;

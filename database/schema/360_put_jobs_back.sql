@@ -41,7 +41,7 @@ end
 $$;
 
 comment on function job_queue.put_jobs_back(text, text, integer) is
-  'Makes the first p_count of the jobs that were set aside for this key claimable again, and returns '
-  'how many there were. Private to this schema.';
+  'Makes the first p_count of the jobs that were set aside for this key claimable again, and '
+  'returns how many there were. Private to this schema.';
 
 revoke execute on function job_queue.put_jobs_back(text, text, integer) from public;

@@ -1,7 +1,7 @@
 -- Changes no status: pick_jobs for a queue that has a limit.
 --
--- A job whose concurrency key is at its limit is set aside, with those like it at the front, and the
--- queue is looked at again: no key can stand in the way of another.
+-- A job whose concurrency key is at its limit is set aside, with those like it at the front, and
+-- the queue is looked at again: no key can stand in the way of another.
 
 create function job_queue.pick_limited_jobs(
   p_queue text,
@@ -22,8 +22,8 @@ declare
   v_now timestamptz := clock_timestamp();
   v_wanted integer := p_limit;
   v_queue_slots integer[];
-  v_picks job_queue.pick[] := '{}';
-  v_full text[];
+  v_picks job_queue.pick[] := array[]::job_queue.pick[];
+  v_full uuid[];
   v_job record;
   v_key_slot integer;
 begin
@@ -41,7 +41,9 @@ begin
     loop
       v_full := '{}';
       for v_job in
-        select job.id, job.attempts, job.timeout, job.concurrency_key
+        select job.id, job.attempts, job.timeout, case
+                 when v_policy.key_concurrency_limit is not null then job.concurrency_key
+               end as limited_key
           from job_queue.jobs as job
          where job.claimable
            and job.queue = p_queue
@@ -53,22 +55,14 @@ begin
          limit v_wanted - cardinality(v_picks)
            for update skip locked
       loop
-        v_key_slot := null;
-        if v_policy.key_concurrency_limit is not null and v_job.concurrency_key is not null then
-          v_key_slot := (job_queue.free_slots(
-            p_queue, v_job.concurrency_key, v_policy.key_concurrency_limit, 1,
-            array(select mine.key_slot
-                    from unnest(v_picks) as mine
-                   where mine.concurrency_key = v_job.concurrency_key)))[1];
-          if v_key_slot is null then
-            v_full := v_full || v_job.concurrency_key;
-            continue;
-          end if;
+        v_key_slot := job_queue.free_key_slot(
+          p_queue, v_job.limited_key, v_policy.key_concurrency_limit, v_picks);
+        if v_job.limited_key is not null and v_key_slot is null then
+          v_full := v_full || v_job.id;
+          continue;
         end if;
-        v_picks := v_picks || row(
-          v_job.id, v_job.attempts + 1, v_job.timeout, p_queue,
-          case when v_key_slot is not null then v_job.concurrency_key end,
-          v_queue_slots[cardinality(v_picks) + 1], v_key_slot)::job_queue.pick;
+        v_picks := v_picks || row(v_job.id, v_job.attempts + 1, v_job.timeout, p_queue,
+          v_job.limited_key, v_queue_slots[cardinality(v_picks) + 1], v_key_slot)::job_queue.pick;
       end loop;
       exit when v_full = '{}';
       perform job_queue.set_jobs_aside(

@@ -1,9 +1,9 @@
 -- Changes no status: finds and locks the jobs that claim_jobs is about to take.
 --
 -- Each priority is looked at by itself, so that jobs of a better priority whose time has not come
--- cost nothing. The plan is pinned to jobs_claimable_idx: one cached while the table was empty would
--- otherwise scan and sort the whole backlog on every claim after a burst. The limit stands in the
--- query that locks, which runs once for each priority: never more than p_limit are locked.
+-- cost nothing. The plan is pinned to jobs_claimable_idx: one cached while the table was empty
+-- would otherwise scan and sort the whole backlog on every claim after a burst. The limit stands in
+-- the query that locks, which runs once for each priority: never more than p_limit are locked.
 
 create function job_queue.pick_jobs(
   p_limit integer,
@@ -22,7 +22,7 @@ as $$
 declare
   v_now timestamptz := clock_timestamp();
   v_queues text[] := coalesce(p_queues, job_queue.waiting_queues());
-  v_picks job_queue.pick[] := '{}';
+  v_picks job_queue.pick[] := array[]::job_queue.pick[];
   v_policy record;
 begin
   for v_position in 1..cardinality(v_queues) loop

@@ -1,7 +1,7 @@
 -- queued -> running
 --
--- What claim_jobs does, written out for the call that is made most: three plain statements take less
--- time than one that handles any number.
+-- What claim_jobs does, written out for the call that is made most: three plain statements take
+-- less time than one that handles any number.
 
 create function job_queue.claim_next_job(
   p_worker text default null,
@@ -35,7 +35,8 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 declare
-  v_pick job_queue.pick := (job_queue.pick_jobs_for(1, p_worker, p_queues, p_job_types, p_lease))[1];
+  v_pick job_queue.pick := (
+    job_queue.pick_jobs_for(1, p_worker, p_queues, p_job_types, p_lease))[1];
   v_claim_id bigint;
   v_now timestamptz := clock_timestamp();
 begin

@@ -31,7 +31,7 @@ $$;
 
 comment on function job_queue.report_progress(uuid, bigint, jsonb) is
   'Notes how far a run has come, for get_job to show while the run lasts: any JSON of at most 64 '
-  'KiB. Does not renew the lease. Errors, each changing nothing: JQ001 for too much of it, JQ002 no '
-  'such job, JQ003 it is not running, JQ004 another claim holds it.';
+  'KiB. Does not renew the lease. Errors, each changing nothing: JQ001 for too much of it, JQ002 '
+  'no such job, JQ003 it is not running, JQ004 another claim holds it.';
 
 revoke execute on function job_queue.report_progress(uuid, bigint, jsonb) from public;

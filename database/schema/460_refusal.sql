@@ -19,7 +19,7 @@ as $$
 $$;
 
 comment on function job_queue.refusal(uuid) is
-  'The SQLSTATE for a call under a claim that does not hold the job: JQ002 no such job, JQ003 it is '
-  'not running, JQ004 another claim holds it. Private to this schema.';
+  'The SQLSTATE for a call under a claim that does not hold the job: JQ002 no such job, JQ003 it '
+  'is not running, JQ004 another claim holds it. Private to this schema.';
 
 revoke execute on function job_queue.refusal(uuid) from public;

@@ -20,7 +20,8 @@ as $$
     when p_cancel_requested then 'cancelled'
     when p_verb in ('snooze', 'release') then 'queued'
     when p_verb = 'reclaim' and p_losses + 1 < p_max_losses then 'queued'
-    when p_verb in ('fail', 'time_out') and p_retryable and p_attempts < p_max_attempts then 'queued'
+    when p_verb in ('fail', 'time_out') and p_retryable and p_attempts < p_max_attempts
+    then 'queued'
     else 'failed'
   end
 $$;

@@ -27,23 +27,23 @@ as $$
 declare
   v_run record;
   v_statuses text[] := array_fill(null::text, array[cardinality(p_runs)]);
-  v_ended uuid[] := '{}';
 begin
   for v_run in
     with held as materialized (
       select given.*, claim.queue, claim.concurrency_key
-        from unnest(p_runs) with ordinality
-             as given (job_id, claim_id, result, error, retryable, delay, position)
+        from unnest(p_runs) with ordinality as given (
+               job_id, claim_id, result, error, retryable, delay, position)
         join job_queue.claims as claim
-          on claim.claim_id = given.claim_id
-         and claim.job_id = given.job_id
+          on claim.claim_id = given.claim_id and claim.job_id = given.job_id
        order by claim.claim_id
          for update of claim
     ),
     decided as materialized (
-      select held.*, job.attempts as attempt, job_queue.status_after(
-               p_verb, job.cancel_requested, held.retryable, job.attempts, job.max_attempts,
-               job.losses, job.max_losses) as status
+      select held.*, job.attempts as attempt,
+             job_queue.status_after(p_verb, job.cancel_requested, held.retryable, job.attempts,
+               job.max_attempts, job.losses, job.max_losses) as status,
+             case when p_verb in ('fail', 'time_out', 'reclaim')
+               then jsonb_build_object('error', left(held.error, 10000)) end as detail
         from held
         join job_queue.jobs as job on job.id = held.job_id
        order by held.claim_id
@@ -57,28 +57,20 @@ begin
     ),
     recorded as (
       insert into job_queue.job_events (
-        job_id, verb, from_status, to_status, claim_id, attempt, detail
-      )
-      select ended.job_id, p_verb, 'running', ended.status, ended.claim_id, ended.attempt,
-             case when p_verb in ('fail', 'time_out', 'reclaim')
-               then jsonb_build_object('error', left(ended.error, 10000)) end
-        from ended
+        job_id, verb, from_status, to_status, claim_id, attempt, detail)
+      select job_id, p_verb, 'running', status, claim_id, attempt, detail from ended
     )
     update job_queue.jobs as job
        set status = ended.status,
            claimable = (ended.status = 'queued'),
            attempts = job.attempts - (p_verb in ('snooze', 'release', 'reclaim'))::integer,
            losses = job.losses + (p_verb = 'reclaim')::integer,
-           run_at = case
-             when ended.status <> 'queued' or p_verb in ('release', 'reclaim') then job.run_at
-             else clock_timestamp() + coalesce(ended.delay, job_queue.retry_wait(
-               job.attempts, job.retry_delay, job.retry_delay_max))
-           end,
-           held_key = case when ended.status = 'queued' then job.held_key end,
-           result = case ended.status
-             when 'succeeded' then ended.result
-             when 'failed' then jsonb_build_object('error', left(ended.error, 10000))
-           end,
+           run_at = case ended.status when 'queued' then job_queue.next_run_at(
+             p_verb, job.run_at, ended.delay, job.attempts, job.retry_delay,
+             job.retry_delay_max) else job.run_at end,
+           held_key = case ended.status when 'queued' then job.held_key end,
+           result = case ended.status when 'succeeded' then ended.result
+                                      when 'failed' then ended.detail end,
            failed_at = case ended.status when 'failed' then clock_timestamp() end,
            updated_at = clock_timestamp()
       from ended
@@ -86,18 +78,16 @@ begin
     returning ended.*
   loop
     v_statuses[v_run.position] := v_run.status;
-    v_ended := v_ended || v_run.job_id;
-    if v_run.concurrency_key is not null then
-      perform job_queue.put_jobs_back(v_run.queue, v_run.concurrency_key, 1);
-    end if;
+    perform job_queue.put_jobs_back(v_run.queue, v_run.concurrency_key, 1)
+      where v_run.concurrency_key is not null;
   end loop;
-  perform job_queue.settle_dependencies(v_ended);
+  perform job_queue.settle_dependencies(array(select run.job_id from unnest(p_runs) as run));
   return v_statuses;
 end
 $$;
 
 comment on function job_queue.end_runs(text, job_queue.run[]) is
-  'Ends the runs as the verb has it, and returns the new status of each job, in order; null for a run '
-  'that was over, or whose claim another has. Private to this schema.';
+  'Ends the runs as the verb has it, and returns the new status of each job, in order; null for a '
+  'run that was over, or whose claim another has. Private to this schema.';
 
 revoke execute on function job_queue.end_runs(text, job_queue.run[]) from public;

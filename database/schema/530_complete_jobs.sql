@@ -26,9 +26,9 @@ end
 $$;
 
 comment on function job_queue.complete_jobs(jsonb) is
-  'complete_job for many: p_runs is a JSON array of objects keyed like its parameters without their '
-  'p_. Returns a row for each, in the same order: the job''s new status or, if the claim was lost, no '
-  'status and the SQLSTATE (refusal) that complete_job would have raised; the others are completed '
-  'all the same. Errors: JQ001 if p_runs is something else.';
+  'complete_job for many: p_runs is a JSON array of objects keyed like its parameters without '
+  'their p_. Returns a row for each, in the same order: the job''s new status or, if the claim '
+  'was lost, no status and the SQLSTATE (refusal) that complete_job would have raised; the others '
+  'are completed all the same. Errors: JQ001 if p_runs is something else.';
 
 revoke execute on function job_queue.complete_jobs(jsonb) from public;

@@ -42,7 +42,7 @@ end
 $$;
 
 comment on function job_queue.settle_overdue_dependencies(integer) is
-  'Settles what job_dependencies has of parents that have ended. Looks at p_limit rows, and goes on '
-  'from there at the next call. Private to this schema.';
+  'Settles what job_dependencies has of parents that have ended. Looks at p_limit rows, and goes '
+  'on from there at the next call. Private to this schema.';
 
 revoke execute on function job_queue.settle_overdue_dependencies(integer) from public;

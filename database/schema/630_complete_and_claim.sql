@@ -50,8 +50,8 @@ comment on function job_queue.complete_and_claim(
 ) is
   'complete_jobs and then claim_jobs, in one call and one transaction. Returns the jobs that were '
   'claimed, and before them a row for each run that could not be completed, which has nothing but '
-  'id, claim_id and refusal, the SQLSTATE that complete_job would have raised. Errors: JQ001 for an '
-  'argument out of range.';
+  'id, claim_id and refusal, the SQLSTATE that complete_job would have raised. Errors: JQ001 for '
+  'an argument out of range.';
 
 revoke execute on function job_queue.complete_and_claim(
   jsonb, integer, text, text[], text[], interval

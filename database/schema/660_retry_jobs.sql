@@ -61,10 +61,10 @@ $$;
 comment on function job_queue.retry_jobs(
   text, text, text, timestamptz, timestamptz, integer, boolean
 ) is
-  'retry_job for failed jobs that match all that is given: the queue, the type, a part of the error, '
-  'when they failed; the first to fail first, p_limit at most. Returns each with its outcome: '
-  'retried, unique key held (it stays failed) or, with p_dry_run, would be retried. Errors: JQ001 if '
-  'nothing is given.';
+  'retry_job for failed jobs that match all that is given: the queue, the type, a part of the '
+  'error, when they failed; the first to fail first, p_limit at most. Returns each with its '
+  'outcome: retried, unique key held (it stays failed) or, with p_dry_run, would be retried. '
+  'Errors: JQ001 if nothing is given.';
 
 revoke execute on function job_queue.retry_jobs(
   text, text, text, timestamptz, timestamptz, integer, boolean

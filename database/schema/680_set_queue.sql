@@ -19,7 +19,8 @@ begin
                     keep_failed,keep_cancelled}'::text[] <> '{}'
   then
     perform job_queue.raise_invalid_argument(
-      'policy', left(p_policy::text, 200), 'Pass a JSON object with columns of queues as its keys.');
+      'policy', left(p_policy::text, 200),
+      'Pass a JSON object with columns of queues as its keys.');
   end if;
 
   insert into job_queue.queues (queue)

@@ -1,7 +1,7 @@
 -- Changes no job: gives the running jobs of a queue the slots that its limits count by.
 --
--- Claims that were made before the limit was set have none. Theirs have numbers beyond any limit, so
--- that none of the limit's own is in use twice, and count all the same. A claim that another
+-- Claims that were made before the limit was set have none. Theirs have numbers beyond any limit,
+-- so that none of the limit's own is in use twice, and count all the same. A claim that another
 -- transaction is making just then is not counted.
 
 create function job_queue.give_slots(

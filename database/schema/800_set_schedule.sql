@@ -54,11 +54,11 @@ end
 $$;
 
 comment on function job_queue.set_schedule(text, text, jsonb, text, text) is
-  'Enqueues a job at each tick of p_cron (five fields, or @daily and the like), read in p_time_zone, '
-  'and returns the next tick. A schedule of this name is changed. p_job: the job, as one element of '
-  'the argument of enqueue_jobs; with a unique_key, a tick adds none while the last one is '
-  'unfinished. p_missed_ticks: if several ticks have passed unseen, coalesce enqueues one job for '
-  'the last of them, catch up one for each. run_maintenance enqueues, so workers must run. Errors: '
-  'JQ001 for an argument out of range, also of the job.';
+  'Enqueues a job at each tick of p_cron (five fields, or @daily and the like), read in '
+  'p_time_zone, and returns the next tick. A schedule of this name is changed. p_job: the job, as '
+  'one element of the argument of enqueue_jobs; with a unique_key, a tick adds none while the '
+  'last one is unfinished. p_missed_ticks: if several ticks have passed unseen, coalesce enqueues '
+  'one job for the last of them, catch up one for each. run_maintenance enqueues, so workers must '
+  'run. Errors: JQ001 for an argument out of range, also of the job.';
 
 revoke execute on function job_queue.set_schedule(text, text, jsonb, text, text) from public;

@@ -25,7 +25,7 @@ end
 $$;
 
 comment on function job_queue.pause_schedule(text, boolean) is
-  'Stops a schedule or, with p_paused false, lets it go on from now: ticks that passed meanwhile are '
-  'not made up for. Errors: JQ002 no such schedule.';
+  'Stops a schedule or, with p_paused false, lets it go on from now: ticks that passed meanwhile '
+  'are not made up for. Errors: JQ002 no such schedule.';
 
 revoke execute on function job_queue.pause_schedule(text, boolean) from public;

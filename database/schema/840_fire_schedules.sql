@@ -68,7 +68,7 @@ end
 $$;
 
 comment on function job_queue.fire_schedules(integer) is
-  'Enqueues the jobs of the schedules whose tick has come, for p_limit of them at most, and returns '
-  'how many. run_maintenance calls it; calling it at any time, from anywhere, is safe.';
+  'Enqueues the jobs of the schedules whose tick has come, for p_limit of them at most, and '
+  'returns how many. run_maintenance calls it; calling it at any time, from anywhere, is safe.';
 
 revoke execute on function job_queue.fire_schedules(integer) from public;

@@ -5,8 +5,8 @@
 -- ago, so the walk begins anew when it comes to one. It needs no index that the end of a run would
 -- have to write.
 --
--- Jobs that another transaction has locked, and those that a blocked one still waits for, are passed
--- over.
+-- Jobs that another transaction has locked, and those that a blocked one still waits for, are
+-- passed over.
 
 create function job_queue.prune_jobs(
   p_limit integer default 1000
@@ -75,8 +75,8 @@ end
 $$;
 
 comment on function job_queue.prune_jobs(integer) is
-  'Deletes jobs that have ended longer ago than their queues keep them (keep_succeeded, keep_failed, '
-  'keep_cancelled), with their histories. Looks at p_limit jobs, oldest first, and goes on from there '
-  'at the next call. Returns how many it deleted.';
+  'Deletes jobs that have ended longer ago than their queues keep them (keep_succeeded, '
+  'keep_failed, keep_cancelled), with their histories. Looks at p_limit jobs, oldest first, and '
+  'goes on from there at the next call. Returns how many it deleted.';
 
 revoke execute on function job_queue.prune_jobs(integer) from public;

@@ -9,7 +9,7 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 declare
-  v_done jsonb := '{}';
+  v_done jsonb;
   v_fired integer := 0;
   v_now timestamptz := clock_timestamp();
 begin
@@ -41,9 +41,9 @@ end
 $$;
 
 comment on function job_queue.run_maintenance() is
-  'What has to be done from time to time: ends runs that are out of time or whose lease has run out, '
-  'settles dependencies, puts jobs back that a limit had set aside, enqueues the jobs of schedules, '
-  'and prunes old jobs. Returns how many of each, as JSON. Bounded, and safe to call from any number '
-  'of workers at once: none waits for another. Ours call it every second or so.';
+  'What has to be done from time to time: ends runs that are out of time or whose lease has run '
+  'out, settles dependencies, puts jobs back that a limit had set aside, enqueues the jobs of '
+  'schedules, and prunes old jobs. Returns how many of each, as JSON. Bounded, and safe to call '
+  'from any number of workers at once: none waits for another. Ours call it every second or so.';
 
 revoke execute on function job_queue.run_maintenance() from public;

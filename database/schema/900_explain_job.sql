@@ -42,13 +42,14 @@ begin
      limit 10;
   if v_status = 'queued' then
     return query select * from job_queue.explain_waiting(p_job_id);
+    return query select * from job_queue.explain_place(p_job_id);
   end if;
 end
 $$;
 
 comment on function job_queue.explain_job(uuid) is
   'Why the job is not running, or that it is: a row for each reason, a word for programs (ended, '
-  'running, blocked, scheduled, paused, queue limit, key limit, rate limit, no worker, behind, next) '
-  'and a sentence for people. Errors: JQ002 no such job.';
+  'running, blocked, scheduled, paused, queue limit, key limit, rate limit, no worker, behind, '
+  'next) and a sentence for people. Errors: JQ002 no such job.';
 
 revoke execute on function job_queue.explain_job(uuid) from public;

@@ -60,29 +60,8 @@ as $$
                or exists (select from job_queue.claims as claim
                            where claim.worker = worker.worker
                              and claim.expires_at > waiting.now)))
-  ),
-  ahead as (
-    select count(*) as count
-      from (
-        select
-          from waiting
-          join job_queue.jobs as job
-            on job.claimable
-           and job.queue = waiting.queue
-           and (job.priority, job.run_at, job.seq)
-               < (waiting.priority, waiting.run_at, waiting.seq)
-           and job.run_at <= waiting.now
-         limit 1000
-      ) as bounded
   )
   select reasons.reason, reasons.explanation from reasons
-  union all
-  select 'behind', format('%s%s jobs of its queue come first',
-           case count when 1000 then 'at least ' end, count)
-    from ahead where count > 0
-  union all
-  select 'next', 'it is the next job of its queue'
-    from ahead where count = 0 and not exists (select from reasons)
 $$;
 
 comment on function job_queue.explain_waiting(uuid) is

@@ -22,12 +22,10 @@ as $$
     from (values (1)) as always
     left join job_queue.oldest_snapshot() as oldest on true
   union all
-  select 'sessions',
-         case when pg_has_role(current_user, 'pg_read_all_stats', 'usage') then 'ok'
-              else 'warning' end,
-         format(case when pg_has_role(current_user, 'pg_read_all_stats', 'usage')
-           then 'all can be seen' else 'those of other roles cannot be seen: '
-             'grant pg_read_all_stats to %I' end, current_user)
+  select 'sessions', case when sees.all_of_them then 'ok' else 'warning' end,
+         case when sees.all_of_them then 'all can be seen' else format(
+           'those of other roles cannot be seen: grant pg_read_all_stats to %I', current_user) end
+    from (select pg_has_role(current_user, 'pg_read_all_stats', 'usage')) as sees (all_of_them)
   union all
   select 'dead rows',
          case when max(n_dead_tup) > 500000 then 'critical'
@@ -76,7 +74,7 @@ as $$
 $$;
 
 comment on function job_queue.check_health() is
-  'What would hurt next: each aspect with its severity (ok, warning, critical) and what there is to '
-  'know. The view health shows it.';
+  'What would hurt next: each aspect with its severity (ok, warning, critical) and what there is '
+  'to know. The view health shows it.';
 
 revoke execute on function job_queue.check_health() from public;

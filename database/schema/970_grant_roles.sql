@@ -1,8 +1,8 @@
 -- Changes no job: lets the group roles execute the functions that are meant for them.
 --
 -- Roles belong to the whole server, not to this database. One that is missing is made if the caller
--- may make roles; otherwise a notice says so, and the caller calls this again once somebody has made
--- it. The one function that runs as its caller: whoever calls it must own the functions.
+-- may make roles; otherwise a notice says so, and the caller calls this again once somebody has
+-- made it. The one function that runs as its caller: whoever calls it must own the functions.
 
 create function job_queue.grant_roles()
 returns void
@@ -11,7 +11,8 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_reading text[] := '{get_job,list_jobs,job_history,explain_job,list_dead_jobs}';
+  v_reading text[] := array[
+    'get_job', 'list_jobs', 'job_history', 'explain_job', 'list_dead_jobs'];
   v_grants jsonb := jsonb_build_object(
     'job_queue_client', v_reading || '{enqueue_job,enqueue_jobs,cancel_job}'::text[],
     'job_queue_worker', v_reading || '{claim_next_job,claim_jobs,heartbeat,report_progress,
@@ -49,10 +50,10 @@ end
 $$;
 
 comment on function job_queue.grant_roles() is
-  'Makes the group roles job_queue_client (enqueues, reads, cancels), job_queue_worker (claims and '
-  'ends runs) and job_queue_operator (retries, sets queues and schedules, sees the views) if they are '
-  'missing and the caller may, and grants them the functions that are meant for them. Called by the '
-  'migration; to be called again, by the schema''s owner, if the roles come later.';
+  'Makes the group roles job_queue_client (enqueues, reads, cancels), job_queue_worker (claims '
+  'and ends runs) and job_queue_operator (retries, sets queues and schedules, sees the views) if '
+  'they are missing and the caller may, and grants them the functions that are meant for them. '
+  'Called by the migration; to be called again, by the schema''s owner, if the roles come later.';
 
 revoke execute on function job_queue.grant_roles() from public;
 

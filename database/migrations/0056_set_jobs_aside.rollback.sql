@@ -1,1 +1,0 @@
-drop function job_queue.set_jobs_aside(text, integer, text[], uuid[]);

@@ -1,1 +1,0 @@
-drop function job_queue.retry_wait(integer, interval, interval);
