@@ -50,16 +50,20 @@ def claim(db: Connection) -> Any:
     return one(db, "select * from claim_next_job()")
 
 
-NOTHING: list[list[Any]] = [[], [], []]
+TABLES = [
+    "jobs order by seq",
+    "claims order by claim_id",
+    "job_events order by event_id",
+    "job_dependencies order by dependency_id",
+    "queues order by queue",
+    "schedules order by schedule",
+]
+NOTHING: list[list[Any]] = [[] for _ in TABLES]
 
 
 def everything(db: Connection) -> Any:
     """Return all rows of all tables, to tell whether anything has changed."""
-    return [
-        db.execute("table job_queue.jobs order by seq").fetchall(),
-        db.execute("table job_queue.claims order by claim_id").fetchall(),
-        db.execute("table job_queue.job_events order by event_id").fetchall(),
-    ]
+    return [db.execute(f"table job_queue.{table}").fetchall() for table in TABLES]
 
 
 @contextmanager

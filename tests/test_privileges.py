@@ -57,7 +57,7 @@ def test_the_granted_functions_work(app: Connection, db: Connection) -> None:
         "select reclaim_expired_claims()",
         "select time_out_jobs()",
         "select cancel_job(id) from list_jobs()",
-        "select end_claim(id, 1) from list_jobs()",
+        "select end_run('fail', id, 1) from list_jobs()",
         "select complete_job(id, 1) from list_jobs()",
     ],
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.support import (
     UNKNOWN_JOB,
@@ -29,13 +30,14 @@ TRANSITIONS = {
     for status, _, _, function in DOCUMENTED
 }
 
-STATUSES = ["queued", "running", "succeeded", "failed", "cancelled"]
+STATUSES = ["blocked", "queued", "running", "succeeded", "failed", "cancelled"]
 ENDING_A_RUN = {
     "complete_job": "select complete_job(%s, %s)",
     "fail_job": "select fail_job(%s, %s)",
     "snooze_job": "select snooze_job(%s, %s, '1 hour')",
     "release_job": "select release_job(%s, %s)",
 }
+ENDING_MANY_RUNS = {"complete_jobs": "complete_job", "fail_jobs": "fail_job"}
 CLAIMS = ["right", "stale", "none"]
 
 
@@ -50,6 +52,9 @@ class Cell(NamedTuple):
 
 def bring_to(db: Connection, status: str) -> Cell:
     """Bring a job to the status by way of the functions, past a claim that was released."""
+    if status == "blocked":
+        parent = enqueue(db, delay="1 hour")
+        return Cell(enqueue(db, depends_on=[parent]), right=-1, stale=-2)
     job_id = enqueue(db)
     stale = claim(db).claim_id
     db.execute("select release_job(%s, %s)", [job_id, stale])
@@ -60,8 +65,13 @@ def bring_to(db: Connection, status: str) -> Cell:
         db.execute("select cancel_job(%s)", [job_id])
     elif status in last:
         db.execute(f"select {last[status]}(%s, %s)", [job_id, right])
-    assert value(db, "select status from jobs") == status
-    return Cell(job_id, right, stale)
+    cell = Cell(job_id, right, stale)
+    assert status_of(db, cell) == status
+    return cell
+
+
+def status_of(db: Connection, cell: Cell) -> Any:
+    return value(db, "select status from jobs where id = %s", cell.job_id)
 
 
 @pytest.fixture
@@ -105,20 +115,30 @@ def test_the_triggers_condition_lists_the_transitions_of_the_table(db: Connectio
 def test_an_update_by_hand_is_refused_unless_it_is_a_transition(
     db: Connection, before: str, after: str
 ) -> None:
-    bring_to(db, before)
+    cell = bring_to(db, before)
     # What the CHECKs tie to the status goes along, so that only the trigger is in the way.
-    update = "update jobs set status = %s, claimable = %s = 'queued', result = null"
+    update = """
+        update jobs
+           set status = %(to)s,
+               claimable = %(to)s = 'queued',
+               failed_at = case %(to)s when 'failed' then clock_timestamp() end,
+               result = null
+         where id = %(id)s
+    """
+    arguments = {"to": after, "id": cell.job_id}
     if before == after or any((before, after) == (status, to) for status, _, to, _ in DOCUMENTED):
-        db.execute(update, [after, after])
-        assert value(db, "select status from jobs") == after
+        db.execute(update, arguments)
+        assert status_of(db, cell) == after
     else:
         with raises_and_changes_nothing(db, "JQ005", f"cannot change from {before} to {after}"):
-            db.execute(update, [after, after])
+            db.execute(update, arguments)
 
 
 def test_a_new_job_is_in_the_documented_status(db: Connection) -> None:
-    enqueue(db)
-    assert {value(db, "select status from jobs")} == TRANSITIONS[None, "enqueue_job"]
+    job_id = enqueue(db)
+    enqueue(db, depends_on=[job_id])
+    statuses = {row.status for row in db.execute("select status from jobs")}
+    assert statuses == TRANSITIONS[None, "enqueue_job"]
 
 
 @pytest.mark.parametrize("status", STATUSES)
@@ -127,7 +147,7 @@ def test_claim_next_job_on_every_status(db: Connection, cell: Cell, status: str)
     claimed = db.execute("select * from claim_next_job()").fetchall()
     if to := TRANSITIONS.get((status, "claim_next_job")):
         assert [job.id for job in claimed] == [cell.job_id]
-        assert {value(db, "select status from jobs")} == to
+        assert {status_of(db, cell)} == to
         assert one(db, "table claims").claim_id == claimed[0].claim_id > cell.right
     else:
         assert claimed == []
@@ -151,8 +171,58 @@ def test_functions_that_end_a_run_on_every_status_under_every_claim(
             db.execute(call, arguments)
     else:
         db.execute(call, arguments)
-        assert value(db, "select status from jobs") in to
+        assert status_of(db, cell) in to
         assert value(db, "select count(*) from claims") == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "function", "which"), list(product(STATUSES, ENDING_MANY_RUNS, CLAIMS))
+)
+def test_functions_that_end_many_runs_on_every_status_under_every_claim(
+    db: Connection, cell: Cell, status: str, function: str, which: str
+) -> None:
+    before = everything(db)
+    run = Jsonb([{"job_id": str(cell.job_id), "claim_id": getattr(cell, which)}])
+    outcome = one(db, f"select * from {function}(%s)", run)
+    assert outcome.job_id == cell.job_id
+    to = TRANSITIONS.get((status, ENDING_MANY_RUNS[function]))
+    if to is not None and which == "right":
+        assert outcome.refusal is None
+        assert outcome.status == status_of(db, cell)
+        assert outcome.status in to
+        assert value(db, "select count(*) from claims") == 0
+    else:
+        assert outcome.status is None
+        assert outcome.refusal == ("JQ003" if to is None else "JQ004")
+        assert everything(db) == before
+
+
+@pytest.mark.parametrize(("status", "which"), list(product(STATUSES, CLAIMS)))
+def test_report_progress_on_every_status_under_every_claim(
+    db: Connection, cell: Cell, status: str, which: str
+) -> None:
+    call = "select report_progress(%s, %s, '50')"
+    arguments = [cell.job_id, getattr(cell, which)]
+    if status == "running" and which == "right":
+        events = db.execute("table job_events").fetchall()
+        db.execute(call, arguments)
+        assert value(db, "select progress from claims") == 50
+        assert db.execute("table job_events").fetchall() == events
+    else:
+        code = "JQ004" if status == "running" else "JQ003"
+        with raises_and_changes_nothing(db, code, "does not hold|not running"):
+            db.execute(call, arguments)
+
+
+@pytest.mark.parametrize(("status", "which"), list(product(STATUSES, CLAIMS)))
+def test_heartbeat_on_every_status_under_every_claim(
+    db: Connection, cell: Cell, status: str, which: str
+) -> None:
+    before = everything(db)
+    beat = one(db, "select * from heartbeat(%s::bigint[])", [getattr(cell, which)])
+    assert beat.held == (status == "running" and which == "right")
+    if not beat.held:
+        assert everything(db) == before
 
 
 @pytest.mark.parametrize("function", ENDING_A_RUN)
@@ -174,6 +244,7 @@ def test_cancel_job_on_every_status(db: Connection, cell: Cell, status: str) -> 
     assert (
         answer
         == {
+            "blocked": "cancelled",
             "queued": "cancelled",
             "running": "requested",
             "succeeded": "too late",
@@ -182,7 +253,7 @@ def test_cancel_job_on_every_status(db: Connection, cell: Cell, status: str) -> 
         }[status]
     )
     if to := TRANSITIONS.get((status, "cancel_job")):
-        assert {value(db, "select status from jobs")} == to
+        assert {status_of(db, cell)} == to
     else:
         assert everything(db) == before
 
@@ -191,7 +262,7 @@ def test_cancel_job_on_every_status(db: Connection, cell: Cell, status: str) -> 
 def test_retry_job_on_every_status(db: Connection, cell: Cell, status: str) -> None:
     if to := TRANSITIONS.get((status, "retry_job")):
         db.execute("select retry_job(%s)", [cell.job_id])
-        assert {value(db, "select status from jobs")} == to
+        assert {status_of(db, cell)} == to
     else:
         with raises_and_changes_nothing(db, "JQ006", f"is {status}"):
             db.execute("select retry_job(%s)", [cell.job_id])

@@ -1,6 +1,6 @@
 -- depends: 0076_recover_if_due
 
--- running -> succeeded, and queued -> running
+-- running or queued -> succeeded or running
 
 create function job_queue.complete_and_claim(
   p_runs jsonb,

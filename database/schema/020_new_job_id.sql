@@ -4,8 +4,8 @@
 -- stay 0, the variant, 12 bits of fraction of the millisecond, 48 random bits. Ids therefore sort
 -- in the order of creation, and new keys land on the same index page instead of on a random one.
 --
--- The one function that neither runs as its owner nor pins its search_path, because Postgres can
--- then inline it: a call would cost 2.7 µs. It names nothing but what is in pg_catalog.
+-- It neither runs as its owner nor pins its search_path, because Postgres can then inline it: a
+-- call would cost 2.7 µs. The functions that call it have pinned the path, and nobody else may.
 
 create function job_queue.new_job_id()
 returns uuid

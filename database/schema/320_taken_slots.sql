@@ -1,4 +1,6 @@
 -- Changes nothing.
+--
+-- Volatile, so that it sees the claims that were committed since its caller's query began.
 
 create function job_queue.taken_slots(
   p_queue text,

@@ -42,17 +42,15 @@ begin
       select held.*, job.attempts as attempt,
              job_queue.status_after(p_verb, job.cancel_requested, held.retryable, job.attempts,
                job.max_attempts, job.losses, job.max_losses) as status,
-             case when p_verb in ('fail', 'time_out', 'reclaim')
-               then jsonb_build_object('error', left(held.error, 10000)) end as detail
-        from held
-        join job_queue.jobs as job on job.id = held.job_id
+             case when p_verb in ('fail', 'time_out', 'reclaim') then
+               jsonb_build_object('error', left(held.error, 10000)) end as detail
+        from held join job_queue.jobs as job on job.id = held.job_id
        order by held.claim_id
          for update of job
     ),
     ended as (
       delete from job_queue.claims as claim
-       using decided
-       where claim.claim_id = decided.claim_id
+       using decided where claim.claim_id = decided.claim_id
       returning decided.*
     ),
     recorded as (

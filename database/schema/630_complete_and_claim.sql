@@ -1,4 +1,4 @@
--- running -> succeeded, and queued -> running
+-- running or queued -> succeeded or running
 
 create function job_queue.complete_and_claim(
   p_runs jsonb,

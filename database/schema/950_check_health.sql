@@ -36,8 +36,7 @@ as $$
    where schemaname = 'job_queue' and relname in ('jobs', 'claims', 'job_events')
   union all
   select 'maintenance',
-         case when last_at is null or last_at < clock_timestamp() - interval '5 minutes'
-              then 'warning' else 'ok' end,
+         case when last_at > clock_timestamp() - interval '5 minutes' then 'ok' else 'warning' end,
          coalesce(format('run_maintenance last came to its end at %s', last_at),
                   'run_maintenance has never come to its end: let a worker call it')
     from (select to_timestamp(nullif(pg_sequence_last_value('job_queue.maintained_at'), 0)
