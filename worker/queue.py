@@ -51,6 +51,11 @@ select job_queue.release_job(p_job_id => %(job_id)s, p_claim_id => %(claim_id)s)
 """
 
 
+_RUN_MAINTENANCE = """
+select job_queue.run_maintenance()
+"""
+
+
 @dataclass(frozen=True)
 class Job:
     """A claimed job."""
@@ -115,6 +120,10 @@ class Queue:
     def release_job(self, job: Job) -> None:
         """Hand the job back unfinished. Raise ClaimLost if that is refused."""
         self._end(_RELEASE_JOB, job)
+
+    def run_maintenance(self) -> None:
+        """Do what has to be done from time to time: fire schedules, prune old jobs, and so on."""
+        self._call(_RUN_MAINTENANCE, {})
 
     def close(self) -> None:
         """Close the connection; the next call opens another."""

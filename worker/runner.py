@@ -20,6 +20,9 @@ FIRST_RETRY_DELAY = 0.1
 LONGEST_RETRY_DELAY = 5.0
 """Seconds between attempts to reach a database that is away."""
 
+MAINTENANCE_INTERVAL = 2.0
+"""Seconds between calls of run_maintenance, give or take a quarter."""
+
 
 class Abandoned(Exception):
     """The worker had to stop before it could tell the queue how a job ended."""
@@ -37,6 +40,7 @@ class Runner:
         self._shutdown = shutdown
         self._away_because: str | None = None
         self._retry_delay = FIRST_RETRY_DELAY
+        self._maintenance_due_at = 0.0
 
     def run(self) -> None:
         """Claim and run jobs until a stop is asked for; poll only while the queue is empty.
@@ -51,6 +55,7 @@ class Runner:
         while not self._shutdown.requested:
             self._still_alive()
             try:
+                self._maintain_if_due()
                 job = self._queue.claim_next_job()
             except QueueUnavailable as error:
                 self._queue_is_away(error)
@@ -103,9 +108,10 @@ class Runner:
         def beat() -> None:
             nonlocal next_beat
             self._still_alive()
-            if time.monotonic() < next_beat:
-                return
             try:
+                self._maintain_if_due()
+                if time.monotonic() < next_beat:
+                    return
                 cancel_requested = self._queue.heartbeat(job)
             except QueueUnavailable as error:
                 self._queue_is_away(error)
@@ -116,6 +122,13 @@ class Runner:
                     raise HandBack("stopped, as it was asked to,")
 
         return beat
+
+    def _maintain_if_due(self) -> None:
+        if time.monotonic() >= self._maintenance_due_at:
+            self._maintenance_due_at = (
+                time.monotonic() + MAINTENANCE_INTERVAL * random.uniform(0.75, 1.25)
+            )
+            self._queue.run_maintenance()
 
     def _report(self, call: Callable[[], None]) -> None:
         """Tell the queue how a job ended, however long that takes, but no longer than the grace."""

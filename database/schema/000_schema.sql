@@ -1,6 +1,7 @@
 -- The queue, in the order of a job's life.
 --
 --   enqueue_job                 -> queued      a client asks for work
+--                               -> blocked     that depends on other work (blocked -> queued)
 --   claim_next_job      queued  -> running     a worker takes the next job
 --   complete_job        running -> succeeded   that worker reports the result
 --   fail_job            running -> failed      or the error, and it may be tried again (-> queued)
@@ -8,9 +9,15 @@
 --   release_job         running -> queued      or hands it back unfinished
 --   heartbeat                                  that worker is still at it
 --   reclaim_expired_claims  running -> queued  its lease ran out: it must have died
+--   time_out_jobs       running -> failed      its job was out of time
 --   cancel_job          queued  -> cancelled   a client has thought better of it
 --   retry_job           failed  -> queued      or wants it tried again
---   get_job, list_jobs, job_history            anybody reads
+--   get_job, list_jobs, job_history,           anybody reads
+--   explain_job, list_dead_jobs
+--   set_queue, set_schedule, ...               an operator sets a policy
+--   run_maintenance                            any worker does what has to be done
+--
+-- enqueue_jobs, claim_jobs, complete_jobs and fail_jobs do the same for many.
 --
 -- A claim is the right of one worker to run one job: a row in claims while the job runs. Its
 -- number, claim_id, comes from a sequence and is never used twice. It is the fence: the verbs that
@@ -26,11 +33,11 @@
 -- lists the codes.
 --
 -- The functions run with their owner's rights, so whoever may execute them needs no right on a
--- table.
+-- table: grant_roles, at the end, says who may.
 
 create schema job_queue;
 
 comment on schema job_queue is
-  'A job queue that is just Postgres. Its functions are its interface: enqueue_job, '
-  'claim_next_job, heartbeat, complete_job, fail_job, snooze_job, release_job, cancel_job, '
-  'retry_job, get_job, list_jobs, job_history. Tables may be read, never written by hand.';
+  'A job queue that is just Postgres. Its functions are its interface, save those whose comment '
+  'calls them private: enqueue_job, claim_next_job, heartbeat, complete_job, fail_job, cancel_job '
+  'and so on. Tables may be read, never written by hand.';

@@ -123,11 +123,21 @@ def test_a_worker_gets_jobs_of_the_queues_that_it_names_in_that_order(db: Connec
     assert claim(db).queue == "default"
 
 
-def test_queues_must_be_named(db: Connection) -> None:
+def test_no_queue_at_all_is_refused(db: Connection) -> None:
     enqueue(db)
-    for queues in ("{}", None):
-        with raises_and_changes_nothing(db, "JQ001", "^invalid queues"):
-            db.execute("select * from claim_next_job(p_queues => %s)", [queues])
+    with raises_and_changes_nothing(db, "JQ001", "^invalid queues"):
+        db.execute("select * from claim_next_job(p_queues => '{}')")
+
+
+def test_without_queues_the_first_job_of_all_is_claimed(db: Connection) -> None:
+    later = enqueue(db, queue="a", run_at="2026-01-03")
+    first = enqueue(db, queue="c", run_at="2026-01-01")
+    urgent = enqueue(db, queue="d", priority=0)
+    enqueue(db, queue="b", priority=0, delay="1 hour")
+    second = enqueue(db, queue="b", run_at="2026-01-02")
+    claimed = [claim(db).id for _ in range(4)]
+    assert claimed == [urgent, first, second, later]
+    assert db.execute("select * from claim_next_job()").fetchall() == []
 
 
 def test_claim_counts_the_attempt(db: Connection) -> None:

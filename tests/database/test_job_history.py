@@ -32,11 +32,12 @@ def test_every_way_is_recorded(db: Connection) -> None:
     value(db, "select reclaim_expired_claims()")
     failed = claim(db)
     db.execute("select fail_job(%s, %s, 'no')", [job_id, failed.claim_id])
+    error = "lost with its worker, 1 times of 2"
     assert history(db, job_id)[1:] == [
         ("claim", "queued", "running", released.claim_id, {"worker": None}),
         ("release", "running", "queued", released.claim_id, None),
         ("claim", "queued", "running", lost.claim_id, {"worker": "the lost one"}),
-        ("reclaim", "running", "queued", lost.claim_id, {"worker": "the lost one"}),
+        ("reclaim", "running", "queued", lost.claim_id, {"error": error}),
         ("claim", "queued", "running", failed.claim_id, {"worker": None}),
         ("fail", "running", "failed", failed.claim_id, {"error": "no"}),
     ]

@@ -330,3 +330,15 @@ def test_the_health_file_moves_while_the_worker_polls_works_and_waits(
     waiting.wait_until_it_logs("waiting")
     assert moves()
     assert time.time() - health_file.stat().st_mtime < 60
+
+
+def test_a_worker_fires_schedules_also_while_it_runs_a_job(
+    db: Connection,
+    start_worker: Callable[..., WorkerProcess],
+) -> None:
+    long = enqueue(db, sleep_seconds=600)
+    worker = start_worker()
+    worker.wait_until_it_logs(f"job {long} claimed")
+    db.execute("select set_schedule('often', '* * * * *', '{\"queue\": \"scheduled\"}')")
+    db.execute("update schedules set next_at = clock_timestamp()")
+    eventually(lambda: value(db, "select count(*) from jobs where queue = 'scheduled'") == 1)
