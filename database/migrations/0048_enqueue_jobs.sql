@@ -57,8 +57,7 @@ begin
     exit when v_count = 0;
   end loop;
 
-  perform job_queue.add_dependencies(new.id, new.depends_on, new.on_parent_failure),
-          job_queue.settle_dependencies(new.depends_on)
+  perform job_queue.add_dependencies(new.id, new.depends_on, new.on_parent_failure)
      from unnest(v_jobs, v_ids, v_created) as new (
        job_type, payload, sleep_seconds, message, queue, priority, run_at, delay, max_attempts,
        retry_delay, retry_delay_max, max_losses, timeout, unique_key, concurrency_key,

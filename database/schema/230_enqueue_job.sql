@@ -84,7 +84,6 @@ begin
   values (v_job_id, 'enqueue', v_status);
   if v_status = 'blocked' then
     perform job_queue.add_dependencies(v_job_id, p_depends_on, p_on_parent_failure);
-    perform job_queue.settle_dependencies(p_depends_on);
   end if;
   return v_job_id;
 end

@@ -21,6 +21,7 @@ set enable_bitmapscan = off
 set enable_sort = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set jit = off
 as $$
 declare
   v_now timestamptz := clock_timestamp();
@@ -32,7 +33,8 @@ begin
   select least('7 days', min(queue.keep_succeeded), min(queue.keep_failed),
                min(queue.keep_cancelled))
     into v_shortest
-    from job_queue.queues as queue;
+    from job_queue.queues as queue
+   where queue.queue > '';
 
   select count(*) as rows, max(front.created_at) as created_at, array_agg(front.id) as ids,
          max(('x' || left(replace(front.id::text, '-', ''), 12))::bit(48)::bigint) as milliseconds

@@ -6,7 +6,7 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
+set jit = off
 as $$
 declare
   v_done jsonb;

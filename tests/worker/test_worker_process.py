@@ -234,7 +234,7 @@ def test_a_worker_that_cannot_report_before_it_must_stop_says_so(
         with psycopg.connect(conninfo, autocommit=True) as connection:
             job_id = value(connection, "select job_queue.enqueue_job(p_sleep_seconds => 0)")
             worker.wait_until_it_logs(f"job {job_id} succeeded")
-            job_id = value(connection, "select job_queue.enqueue_job(p_sleep_seconds => 1)")
+            job_id = value(connection, "select job_queue.enqueue_job(p_sleep_seconds => 600)")
             worker.wait_until_it_logs(f"job {job_id} claimed")
         server.stop()
         worker.wait_until_it_logs("waiting for the queue")
