@@ -83,16 +83,39 @@ def test_services_are_healthy_and_the_migration_step_has_ended(compose: Compose)
     for service, count in [("db", 1), ("api", 1), ("worker", 3)]:
         states = [container["State"] for container in compose.containers(service)]
         assert [state["Health"]["Status"] for state in states] == ["healthy"] * count
-    [migrate] = compose.containers("migrate")
-    assert (migrate["State"]["Status"], migrate["State"]["ExitCode"]) == ("exited", 0)
+    for step in ("logins", "migrate"):
+        [container] = compose.containers(step)
+        assert (container["State"]["Status"], container["State"]["ExitCode"]) == ("exited", 0)
 
 
 def test_no_service_runs_as_root_or_is_published_beyond_loopback(compose: Compose) -> None:
-    for service in ("db", "api", "worker", "migrate"):
+    for service in ("db", "api", "worker", "migrate", "logins"):
         for container in compose.containers(service):
             assert container["Config"]["User"] not in ("", "root", "0")
             for bindings in (container["HostConfig"]["PortBindings"] or {}).values():
                 assert [binding["HostIp"] for binding in bindings] == ["127.0.0.1"]
+
+
+def test_api_and_workers_log_in_with_no_right_on_any_table(compose: Compose) -> None:
+    psql = ("exec", "-T", "db", "psql", "-U", "postgres", "-d", "jobs", "-Atc")
+    logins = "select distinct usename from pg_stat_activity where usename like 'job_queue%'"
+    assert set(compose(*psql, logins).split()) == {"job_queue_api", "job_queue_workers"}
+    rights = """
+        select count(*)
+          from pg_class
+         cross join unnest('{job_queue_api, job_queue_workers}'::text[]) as login
+         where relnamespace = 'job_queue'::regnamespace
+           and relkind = 'r'
+           and has_table_privilege(login, oid, 'select, insert, update, delete')
+    """
+    assert compose(*psql, rights).strip() == "0"
+    superuser = """
+        select rolsuper
+          from pg_proc
+          join pg_roles on pg_roles.oid = proowner
+         where proname = 'enqueue_job'
+    """
+    assert compose(*psql, superuser).strip() == "f"
 
 
 def test_psql_in_the_database_container_is_a_client(compose: Compose) -> None:

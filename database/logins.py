@@ -1,0 +1,101 @@
+"""Give each service a database login of its own, with no right that it does not need.
+
+    python -m database.logins
+
+Connects as a superuser, by libpq's PG* variables, and makes, or brings up to date, the role that
+owns the database and applies the migrations, and the logins of the API and of the workers. Their
+passwords are OWNER_PASSWORD, API_PASSWORD and WORKER_PASSWORD.
+"""
+
+import os
+
+import psycopg
+from psycopg import sql
+
+OWNER = "job_queue_owner"
+
+MEMBERSHIPS = {
+    OWNER: ["pg_read_all_stats"],
+    "job_queue_api": ["job_queue_client"],
+    "job_queue_workers": ["job_queue_worker"],
+}
+"""Each login, and the roles that it is a member of."""
+
+PASSWORDS = {
+    OWNER: "OWNER_PASSWORD",
+    "job_queue_api": "API_PASSWORD",
+    "job_queue_workers": "WORKER_PASSWORD",
+}
+
+GROUPS = ["job_queue_client", "job_queue_worker", "job_queue_operator"]
+
+ADOPT = """
+do $$
+declare
+  v_statement text;
+begin
+  for v_statement in
+    select format('alter schema job_queue owner to job_queue_owner')
+      from pg_namespace
+     where nspname = 'job_queue'
+    union all
+    select format(
+             'alter %s %s owner to job_queue_owner',
+             case relkind when 'v' then 'view' when 'S' then 'sequence' else 'table' end,
+             oid::regclass)
+      from pg_class
+     where relkind in ('r', 'v', 'S')
+       and (relnamespace = to_regnamespace('job_queue')
+            or relnamespace = to_regnamespace('public') and relname like '%yoyo%')
+       and not exists (
+         select
+           from pg_depend
+          where pg_depend.objid = pg_class.oid
+            and deptype in ('a', 'i')
+            and refclassid = 'pg_class'::regclass)
+    union all
+    select format('alter function %s owner to job_queue_owner', oid::regprocedure)
+      from pg_proc
+     where pronamespace = to_regnamespace('job_queue')
+    union all
+    select format('alter type %s owner to job_queue_owner', pg_type.oid::regtype)
+      from pg_type
+      join pg_class on pg_class.oid = typrelid
+     where typnamespace = to_regnamespace('job_queue')
+       and relkind = 'c'
+  loop
+    execute v_statement;
+  end loop;
+end
+$$
+"""
+"""Make over what a migration run as another role has left behind."""
+
+
+def main() -> None:
+    """Make the roles; raise psycopg.Error if that may not be."""
+    with psycopg.connect() as connection:
+        for role in [*GROUPS, *MEMBERSHIPS]:
+            known = connection.execute("select to_regrole(%s)", [role]).fetchone()
+            if known == (None,):
+                connection.execute(sql.SQL("create role {}").format(sql.Identifier(role)))
+        for login, groups in MEMBERSHIPS.items():
+            connection.execute(
+                sql.SQL("alter role {} login password {}").format(
+                    sql.Identifier(login), sql.Literal(os.environ[PASSWORDS[login]])
+                )
+            )
+            for group in groups:
+                connection.execute(
+                    sql.SQL("grant {} to {}").format(sql.Identifier(group), sql.Identifier(login))
+                )
+        connection.execute(
+            sql.SQL("alter database {} owner to {}").format(
+                sql.Identifier(connection.info.dbname), sql.Identifier(OWNER)
+            )
+        )
+        connection.execute(ADOPT)
+
+
+if __name__ == "__main__":
+    main()
