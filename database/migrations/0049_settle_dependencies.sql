@@ -26,7 +26,11 @@ set enable_mergejoin = off
 set enable_sort = on
 as $$
 declare
-  v_parent_ids uuid[] := p_parent_ids;
+  v_parent_ids uuid[] := array(
+    select given.id
+      from unnest(p_parent_ids) as given (id)
+      left join job_queue.jobs as parent on parent.id = given.id
+     where parent.status is null or parent.status in ('succeeded', 'failed', 'cancelled'));
   v_job_ids uuid[];
   v_doomed uuid[];
   v_count integer := 0;
@@ -60,6 +64,12 @@ begin
     exit when v_job_ids is null;
 
     v_count := v_count + cardinality(v_job_ids);
+    if current_setting('transaction_isolation') <> 'read committed' then
+      perform
+         from job_queue.job_dependencies as dependency
+        where dependency.job_id = any (v_job_ids)
+          for update skip locked;
+    end if;
     v_parent_ids := v_parent_ids || job_queue.cancel_blocked_jobs(v_doomed);
     perform job_queue.unblock_jobs(v_job_ids);
   end loop;

@@ -27,7 +27,7 @@ begin
   end if;
 
   v_used_until := job_queue.tokens_used_until(p_queue_id, p_period, v_now)
-    + p_count * p_period / p_limit;
+    + make_interval(secs => extract(epoch from p_period) * p_count / p_limit);
   if p_count > 0 then
     perform setval(v_clock::regclass, ceil(extract(epoch from v_used_until) * 1000000)::bigint);
   end if;

@@ -40,4 +40,4 @@ comment on column job_queue.schedules.last_at is
 comment on column job_queue.schedules.last_job_id is
   'The job that was enqueued for last_at.';
 comment on column job_queue.schedules.last_error is
-  'Why the last tick enqueued no job. Null: it did.';
+  'Why the last tick failed. Null: it enqueued a job, or one with its unique key was unfinished.';

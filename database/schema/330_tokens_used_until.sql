@@ -18,7 +18,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
   select least(p_now, greatest(
-    p_now - p_period,
+    p_now - make_interval(secs => extract(epoch from p_period)),
     to_timestamp(coalesce(pg_sequence_last_value(
       format('job_queue.rate_clock_%s', p_queue_id)::regclass), 0) / 1000000.0)))
 $$;

@@ -20,7 +20,7 @@ as $$
 declare
   v_policy record;
   v_now timestamptz := clock_timestamp();
-  v_wanted integer := p_limit;
+  v_wanted integer;
   v_queue_slots integer[];
   v_picks job_queue.pick[] := array[]::job_queue.pick[];
   v_full uuid[];
@@ -28,12 +28,12 @@ declare
   v_key_slot integer;
 begin
   select * into v_policy from job_queue.queues as queue where queue.queue = p_queue;
-  if v_policy.rate_limit is not null then
-    v_wanted := least(v_wanted, job_queue.spend_tokens(
-      v_policy.queue_id, v_policy.rate_limit, v_policy.rate_period, 0));
-  end if;
+  v_wanted := least(p_limit, job_queue.spend_tokens(
+    v_policy.queue_id, v_policy.rate_limit, v_policy.rate_period, 0));
   if v_policy.concurrency_limit is not null then
-    v_queue_slots := job_queue.free_slots(p_queue, null, v_policy.concurrency_limit, v_wanted);
+    v_queue_slots := job_queue.free_slots(
+      p_queue, null, v_policy.concurrency_limit,
+      job_queue.count_waiting(p_queue, p_job_types, v_wanted));
     v_wanted := cardinality(v_queue_slots);
   end if;
 
@@ -70,10 +70,8 @@ begin
     end loop;
   end loop;
 
-  if v_policy.rate_limit is not null and v_picks <> '{}' then
-    perform job_queue.spend_tokens(
-      v_policy.queue_id, v_policy.rate_limit, v_policy.rate_period, cardinality(v_picks));
-  end if;
+  perform job_queue.spend_tokens(
+    v_policy.queue_id, v_policy.rate_limit, v_policy.rate_period, cardinality(v_picks));
   return v_picks;
 end
 $$;

@@ -31,12 +31,13 @@ begin
   for v_run in
     with held as materialized (
       select given.*, claim.queue, claim.concurrency_key
-        from unnest(p_runs) with ordinality as given (
-               job_id, claim_id, result, error, retryable, delay, position)
+        from (select distinct on (run.job_id, run.claim_id) run.*
+                from unnest(p_runs) with ordinality as run (
+                       job_id, claim_id, result, error, retryable, delay, position)
+               order by run.job_id, run.claim_id, run.position) as given
         join job_queue.claims as claim
           on claim.claim_id = given.claim_id and claim.job_id = given.job_id
-       order by claim.claim_id
-         for update of claim
+       order by claim.claim_id for update of claim
     ),
     decided as materialized (
       select held.*, job.attempts as attempt,
@@ -45,8 +46,7 @@ begin
              case when p_verb in ('fail', 'time_out', 'reclaim') then
                jsonb_build_object('error', left(held.error, 10000)) end as detail
         from held join job_queue.jobs as job on job.id = held.job_id
-       order by held.claim_id
-         for update of job
+       order by held.claim_id for update of job
     ),
     ended as (
       delete from job_queue.claims as claim

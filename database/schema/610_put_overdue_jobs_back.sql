@@ -18,10 +18,11 @@ as $$
 declare
   v_lane record;
   v_policy record;
+  v_seen bigint := coalesce(pg_sequence_last_value('job_queue.put_back_cursor'), 0);
   v_count integer := 0;
 begin
   select '' as queue, '' as concurrency_key into v_lane;
-  for v_turn in 1..p_limit loop
+  for v_turn in 1..v_seen + p_limit loop
     select job.queue, job.concurrency_key
       into v_lane
       from job_queue.jobs as job
@@ -30,6 +31,7 @@ begin
      order by job.queue, job.concurrency_key
      limit 1;
     exit when not found;
+    continue when v_turn <= v_seen;
 
     select queue.paused, queue.key_concurrency_limit
       into v_policy
@@ -42,6 +44,8 @@ begin
       greatest(coalesce(v_policy.key_concurrency_limit, 1000)
         - cardinality(job_queue.taken_slots(v_lane.queue, v_lane.concurrency_key)), 0));
   end loop;
+  perform setval('job_queue.put_back_cursor',
+                 case when v_lane.queue is null then 0 else v_seen + p_limit end);
   return v_count;
 end
 $$;

@@ -41,7 +41,13 @@ as $$
     from job_queue.jobs as job
    where job.failed_at is not null
      and (job.failed_at, job.id) < (
-       coalesce((select last.failed_at from job_queue.jobs as last where last.id = p_after),
+       coalesce((select coalesce(last.failed_at, (
+                          select max(event.at)
+                            from job_queue.job_events as event
+                           where event.job_id = last.id
+                             and event.to_status = 'failed'))
+                   from job_queue.jobs as last
+                  where last.id = p_after),
                 'infinity'),
        coalesce(p_after, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
      and (p_queue is null or job.queue = p_queue)

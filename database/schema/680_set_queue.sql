@@ -47,7 +47,7 @@ begin
      and old.queue = p_queue;
   perform job_queue.give_slots(p_queue);
 exception
-  when check_violation or not_null_violation then
+  when check_violation or not_null_violation or data_exception then
     get stacked diagnostics v_constraint = constraint_name;
     perform job_queue.raise_invalid_argument(
       'policy', left(p_policy::text, 200),

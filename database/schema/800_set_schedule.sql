@@ -48,17 +48,23 @@ begin
          time_zone = excluded.time_zone,
          job = excluded.job,
          missed_ticks = excluded.missed_ticks,
-         next_at = excluded.next_at;
+         next_at = case
+           when (schedules.cron, schedules.time_zone) = (excluded.cron, excluded.time_zone)
+             and not schedules.paused then coalesce(schedules.next_at, excluded.next_at)
+           else excluded.next_at
+         end
+  returning schedules.next_at into v_next_at;
   return v_next_at;
 end
 $$;
 
 comment on function job_queue.set_schedule(text, text, jsonb, text, text) is
   'Enqueues a job at each tick of p_cron (five fields, or @daily and the like), read in '
-  'p_time_zone, and returns the next tick. A schedule of this name is changed. p_job: the job, as '
-  'one element of the argument of enqueue_jobs; with a unique_key, a tick adds none while the '
-  'last one is unfinished. p_missed_ticks: if several ticks have passed unseen, coalesce enqueues '
-  'one job for the last of them, catch up one for each. run_maintenance enqueues, so workers must '
-  'run. Errors: JQ001 for an argument out of range, also of the job.';
+  'p_time_zone, and returns the next tick. A schedule of this name is changed; if its cron and '
+  'zone stay, so do ticks that have passed unseen. p_job: the job, as one element of the argument '
+  'of enqueue_jobs; with a unique_key, a tick adds none while the last one is unfinished. '
+  'p_missed_ticks: if several ticks have passed unseen, coalesce enqueues one job for the last of '
+  'them, catch up one for each. run_maintenance enqueues, so workers must run. Errors: JQ001 for '
+  'an argument out of range, also of the job.';
 
 revoke execute on function job_queue.set_schedule(text, text, jsonb, text, text) from public;

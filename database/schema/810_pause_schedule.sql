@@ -11,6 +11,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if p_paused is null then
+    perform job_queue.raise_invalid_argument('paused', null, 'Pass true or false.');
+  end if;
   update job_queue.schedules as schedule
      set paused = p_paused,
          next_at = case
@@ -26,6 +29,6 @@ $$;
 
 comment on function job_queue.pause_schedule(text, boolean) is
   'Stops a schedule or, with p_paused false, lets it go on from now: ticks that passed meanwhile '
-  'are not made up for. Errors: JQ002 no such schedule.';
+  'are not made up for. Errors: JQ001 for null, JQ002 no such schedule.';
 
 revoke execute on function job_queue.pause_schedule(text, boolean) from public;

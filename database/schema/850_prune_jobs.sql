@@ -37,12 +37,14 @@ begin
    where queue.queue > '';
 
   select count(*) as rows, max(front.created_at) as created_at, array_agg(front.id) as ids,
-         max(('x' || left(replace(front.id::text, '-', ''), 12))::bit(48)::bigint) as milliseconds
+         max(('x' || overlay(left(replace(front.id::text, '-', ''), 20) placing '' from 13 for 5))
+               ::bit(60)::bigint) as position
     into v_seen
     from (
       select job.id, job.created_at
         from job_queue.jobs as job
-       where job.id >= rpad(lpad(to_hex(v_cursor), 12, '0'), 32, '0')::uuid
+       where job.id >= rpad(overlay(lpad(to_hex(v_cursor), 15, '0') placing '70008' from 13 for 0),
+                            32, '0')::uuid
        order by job.id
        limit p_limit
     ) as front;
@@ -70,7 +72,7 @@ begin
 
   perform setval('job_queue.prune_cursor', case
     when v_seen.rows < p_limit or v_seen.created_at > v_now - v_shortest then 0
-    else greatest(v_seen.milliseconds, v_cursor + 1)
+    else greatest(v_seen.position, v_cursor + 1)
   end);
   return cardinality(v_pruned);
 end

@@ -32,6 +32,7 @@ begin
      select old.worker
        from job_queue.worker_sightings as old
       where old.seen_at < v_now - interval '1 day'
+        and pg_try_advisory_xact_lock(hashtextextended('job_queue worker ' || old.worker, 0))
       limit 1000
         for update skip locked);
   v_done := v_done || jsonb_build_object('fired', v_fired, 'pruned', job_queue.prune_jobs());

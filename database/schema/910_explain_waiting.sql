@@ -43,10 +43,12 @@ as $$
      where concurrency_key is not null and running_of_key >= key_concurrency_limit
     union all
     select 'rate limit', format('queue %s starts at most %s jobs within %s; the next at %s',
-             queue, rate_limit, rate_period, used_until + rate_period / rate_limit)
+             queue, rate_limit, rate_period, used_until + step.wait)
       from waiting
      cross join lateral job_queue.tokens_used_until(queue_id, rate_period, now) as used_until
-     where used_until + rate_period / rate_limit > now
+     cross join lateral make_interval(
+       secs => extract(epoch from rate_period) / rate_limit) as step (wait)
+     where used_until + step.wait > now
     union all
     select 'no worker', format('no worker that has been seen within a minute takes jobs of type '
              '%s in queue %s', job_type, queue)
@@ -60,6 +62,13 @@ as $$
                or exists (select from job_queue.claims as claim
                            where claim.worker = worker.worker
                              and claim.expires_at > waiting.now)))
+       and not exists (
+         select
+           from job_queue.claims as claim
+           join job_queue.jobs as running on running.id = claim.job_id
+          where claim.expires_at > waiting.now
+            and running.queue = waiting.queue
+            and running.job_type = waiting.job_type)
   )
   select reasons.reason, reasons.explanation from reasons
 $$;

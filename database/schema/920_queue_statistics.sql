@@ -27,9 +27,10 @@ create view job_queue.queue_statistics as
         count(*) filter (where job.status = 'succeeded') as succeeded,
         count(*) filter (where job.status = 'failed') as failed,
         count(*) filter (where job.status = 'cancelled') as cancelled,
-        count(*) filter (where job.claimable and job.run_at <= clock_timestamp()) as ready,
+        count(*) filter (
+          where job.status = 'queued' and job.run_at <= clock_timestamp()) as ready,
         clock_timestamp() - min(job.run_at) filter (
-          where job.claimable and job.run_at <= clock_timestamp()) as oldest_ready_age,
+          where job.status = 'queued' and job.run_at <= clock_timestamp()) as oldest_ready_age,
         count(*) filter (
           where job.status in ('succeeded', 'failed', 'cancelled')
             and job.updated_at > clock_timestamp() - interval '1 minute') as ended_last_minute,

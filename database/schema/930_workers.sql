@@ -8,7 +8,7 @@ create view job_queue.workers as
     seen.seen_at,
     holder.last_beat_at,
     coalesce(holder.claims, 0) as claims,
-    holder.expired_claims,
+    coalesce(holder.expired_claims, 0) as expired_claims,
     holder.oldest_claim_at,
     holder.job_ids
     from job_queue.worker_sightings as seen

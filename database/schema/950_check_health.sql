@@ -37,7 +37,7 @@ as $$
   union all
   select 'maintenance',
          case when last_at > clock_timestamp() - interval '5 minutes' then 'ok' else 'warning' end,
-         coalesce(format('run_maintenance last came to its end at %s', last_at),
+         coalesce('run_maintenance last came to its end at ' || last_at,
                   'run_maintenance has never come to its end: let a worker call it')
     from (select to_timestamp(nullif(pg_sequence_last_value('job_queue.maintained_at'), 0)
                               / 1000000.0) as last_at) as maintained
