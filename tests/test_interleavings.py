@@ -2,17 +2,23 @@
 
 The check reads job_events and the answers that the connections got, and knows nothing of how the
 functions work: every job's events form a chain, no job ran under two claims at once, whatever was
-acknowledged is in the history once and whatever was refused is not, and every job ends.
+acknowledged is in the history once and whatever was refused is not, no child ran before its parents
+had succeeded, and every job ends. Meanwhile a seventh connection looks again and again whether a
+queue, or a key in it, ever runs more jobs at once than its limit allows.
 """
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Event, Thread
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.support import Connection, value
 
@@ -24,6 +30,12 @@ ENDING_A_RUN = {
     "snooze": "select snooze_job(%s, %s, '0')",
     "release": "select release_job(%s, %s)",
 }
+POLICIES = {
+    "limited": {"concurrency_limit": 3},
+    "keyed": {"concurrency_limit": 6, "key_concurrency_limit": 1},
+    "rated": {"rate_limit": 1000, "rate_period": "1 second"},
+}
+QUEUES = ["default", *POLICIES]
 REFUSALS = {"JQ002", "JQ003", "JQ004", "JQ006", "JQ007"}
 
 
@@ -39,10 +51,24 @@ class Client:
 
     def run(self) -> None:
         for _ in range(STEPS):
-            step = self._random.choices(
-                [self.enqueue, self.claim, self.end, self.beat, self.cancel, self.retry, self.die],
-                [4, 8, 8, 2, 1, 1, 1],
-            )[0]
+            steps = {
+                self.enqueue: 4,
+                self.enqueue_many: 1,
+                self.enqueue_a_child: 2,
+                self.claim: 8,
+                self.claim_many: 1,
+                self.end: 8,
+                self.end_many: 1,
+                self.complete_and_claim: 1,
+                self.beat: 2,
+                self.cancel: 1,
+                self.retry: 1,
+                self.retry_many: 1,
+                self.pause: 1,
+                self.maintain: 1,
+                self.die: 1,
+            }
+            step = self._random.choices(list(steps), list(steps.values()))[0]
             if self._random.random() < 0.1:
                 self._in_a_transaction_that_rolls_back(step)
             else:
@@ -64,27 +90,78 @@ class Client:
                 raise
             return None
 
-    def enqueue(self) -> None:
-        unique_key = self._random.choice(["a", "b", None, None])
-        rows = self._call(
-            "select enqueue_job(p_priority => %s, p_max_attempts => %s, p_max_losses => %s,"
-            " p_timeout => %s, p_unique_key => %s)",
-            self._random.randint(0, 3),
-            self._random.randint(1, 3),
-            self._random.randint(0, 3),
-            self._random.choice(["1 millisecond", None, None]),
-            unique_key,
-        )
+    def _new_job(self) -> dict[str, Any]:
+        return {
+            "queue": self._random.choice(QUEUES),
+            "priority": self._random.randint(0, 3),
+            "max_attempts": self._random.randint(1, 3),
+            "max_losses": self._random.randint(0, 3),
+            "timeout": self._random.choice(["1 millisecond", None, None]),
+            "unique_key": self._random.choice(["a", "b", None, None]),
+            "concurrency_key": self._random.choice(["x", "y", None]),
+        }
+
+    def _enqueue(self, new: dict[str, Any]) -> None:
+        named = ", ".join(f"p_{name} => %s" for name in new)
+        rows = self._call(f"select enqueue_job({named})", *new.values())
         assert rows is not None
         self._job_ids.append(rows[0][0])
-        if unique_key is None:  # else it may be the id of a job that is there already
+        if new["unique_key"] is None:  # else it may be the id of a job that is there already
             self.acknowledged.append(("enqueue", rows[0][0], None))
+
+    def enqueue(self) -> None:
+        self._enqueue(self._new_job())
+
+    def enqueue_many(self) -> None:
+        new = [self._new_job() for _ in range(self._random.randint(1, 5))]
+        rows = self._call("select * from enqueue_jobs(%s)", Jsonb(new))
+        assert rows is not None
+        for row in rows:
+            self._job_ids.append(row.id)
+            if row.created:
+                self.acknowledged.append(("enqueue", row.id, None))
+
+    def enqueue_a_child(self) -> None:
+        if self._job_ids:
+            parents = self._random.choices(self._job_ids[-20:], k=self._random.randint(1, 2))
+            policy = self._random.choice(["cancel", "release"])
+            self._enqueue({**self._new_job(), "depends_on": parents, "on_parent_failure": policy})
 
     def claim(self) -> None:
         lease = self._random.choice(["1 millisecond", "1 hour"])
-        for row in self._call("select * from claim_next_job(p_lease => %s)", lease) or []:
+        self._note_claims(self._call("select * from claim_next_job(p_lease => %s)", lease))
+
+    def claim_many(self) -> None:
+        queues = self._random.choice([None, self._random.sample(QUEUES, 2)])
+        self._note_claims(self._call("select * from claim_jobs(4, p_queues => %s)", queues))
+
+    def _note_claims(self, rows: list[Any] | None) -> None:
+        for row in rows or []:
             self._claims.append((row.id, row.claim_id))
             self.acknowledged.append(("claim", row.id, row.claim_id))
+
+    def _some_runs(self) -> list[dict[str, Any]]:
+        some = dict(self._random.choices(self._claims[-5:], k=3) if self._claims else [])
+        return [{"job_id": str(job_id), "claim_id": held} for job_id, held in some.items()]
+
+    def end_many(self) -> None:
+        verb = self._random.choice(["complete", "fail"])
+        rows = self._call(f"select * from {verb}_jobs(%s)", Jsonb(self._some_runs()))
+        assert rows is not None
+        for row in rows:
+            assert (row.status is None) == (row.refusal in REFUSALS)
+            if row.status is not None:
+                self.acknowledged.append((verb, row.job_id, row.claim_id))
+
+    def complete_and_claim(self) -> None:
+        runs = self._some_runs()
+        rows = self._call("select * from complete_and_claim(%s, 2)", Jsonb(runs))
+        assert rows is not None
+        lost = {row.claim_id for row in rows if row.refusal}
+        for run in runs:
+            if run["claim_id"] not in lost:
+                self.acknowledged.append(("complete", UUID(run["job_id"]), run["claim_id"]))
+        self._note_claims([row for row in rows if not row.refusal])
 
     def end(self) -> None:
         if self._claims:
@@ -109,6 +186,19 @@ class Client:
             if self._call("select retry_job(%s)", job_id) is not None:
                 self.acknowledged.append(("retry", job_id, None))
 
+    def retry_many(self) -> None:
+        queue = self._random.choice(QUEUES)
+        for row in self._call("select * from retry_jobs(%s, p_limit => 2)", queue) or []:
+            if row.outcome == "retried":
+                self.acknowledged.append(("retry", row.id, None))
+
+    def pause(self) -> None:
+        verb = self._random.choice(["pause_queue", "resume_queue", "resume_queue"])
+        self._call(f"select {verb}(%s)", self._random.choice(QUEUES))
+
+    def maintain(self) -> None:
+        self._call("select run_maintenance()")
+
     def die(self) -> None:
         self._claims.clear()
         self._call("select reclaim_expired_claims(p_limit => 3)")
@@ -116,11 +206,55 @@ class Client:
 
 def drain(db: Connection) -> None:
     """Let every job end: first those whose claims are still held, then those that wait."""
+    for queue in QUEUES:
+        db.execute("select resume_queue(%s)", [queue])
     db.execute("update claims set lease = '1 ms', expires_at = now() - interval '1 s'")
-    value(db, "select reclaim_expired_claims(1000000)")
-    db.execute("update jobs set run_at = created_at")  # no wait before another attempt
-    while rows := db.execute("select * from claim_next_job()").fetchall():
-        db.execute("select complete_job(%s, %s)", [rows[0].id, rows[0].claim_id])
+
+    def unfinished() -> Any:
+        db.execute("select run_maintenance()")
+        db.execute("update jobs set run_at = created_at")  # no wait before another attempt
+        return value(
+            db, "select count(*) from jobs where status in ('blocked', 'queued', 'running')"
+        )
+
+    while left := unfinished():
+        for row in db.execute("select * from claim_jobs(100)").fetchall():
+            db.execute("select complete_job(%s, %s)", [row.id, row.claim_id])
+        waits_for_the_rate_limit = "select from jobs where queue = 'rated' and status = 'queued'"
+        assert unfinished() < left or db.execute(waits_for_the_rate_limit).fetchall()
+
+
+@contextmanager
+def holding_the_limits_against_the_claims(db: Connection) -> Iterator[None]:
+    """Look at the claims again and again, and see no limit exceeded."""
+    over = Event()
+    exceeded: list[Any] = []
+
+    def look() -> None:
+        while not over.is_set():
+            exceeded.extend(
+                db.execute(
+                    "select job.queue, job.concurrency_key, running.of_queue, running.of_key"
+                    " from jobs as job join queues as queue on queue.queue = job.queue"
+                    " cross join lateral ("
+                    "  select count(*) as of_queue, count(*) filter ("
+                    "   where other.concurrency_key = job.concurrency_key) as of_key"
+                    "  from claims join jobs as other on other.id = claims.job_id"
+                    "  where other.queue = job.queue) as running"
+                    " where job.id in (select job_id from claims)"
+                    " and (running.of_queue > queue.concurrency_limit"
+                    "  or running.of_key > queue.key_concurrency_limit)"
+                ).fetchall()
+            )
+
+    thread = Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    assert exceeded == []
 
 
 def check_that_the_history_adds_up(db: Connection, clients: list[Client]) -> None:
@@ -149,8 +283,9 @@ def check_that_the_history_adds_up(db: Connection, clients: list[Client]) -> Non
         assert recorded[answer] >= 0, answer
     unacknowledged = {answer[0] for answer, count in recorded.items() if count > 0}
     # By the clock, by a key that is taken or free, uncounted, or by the drain.
-    by_design = {"reclaim", "fail", "enqueue", "cancel", "claim", "complete"}
+    by_design = {"reclaim", "fail", "enqueue", "cancel", "claim", "complete", "time_out", "unblock"}
     assert unacknowledged <= by_design
+    check_that_no_child_ran_before_its_parents_had_succeeded(db)
 
     jobs = db.execute("table jobs").fetchall()
     assert {job.id for job in jobs} == set(chains)
@@ -160,7 +295,27 @@ def check_that_the_history_adds_up(db: Connection, clients: list[Client]) -> Non
         assert job.attempts <= job.max_attempts
         assert job.losses <= max(job.max_losses, 1)
         assert job.held_key is None
+        assert not job.waits_for_key
     assert value(db, "select count(*) from claims") == 0
+
+
+def check_that_no_child_ran_before_its_parents_had_succeeded(db: Connection) -> None:
+    """Check it by the clock of the events; a parent that failed may have been let pass."""
+    too_early = (
+        "select child.id from jobs as child"
+        " join job_events as start on start.job_id = child.id and start.verb = 'unblock'"
+        " cross join lateral unnest(child.depends_on) as parent (id)"
+        " where not exists (select from job_events as done where done.job_id = parent.id"
+        "  and done.at <= start.at and done.to_status in ('succeeded', 'failed', 'cancelled'))"
+    )
+    assert db.execute(too_early).fetchall() == []
+    unblocked = (
+        "select from job_events as event join jobs as job on job.id = event.job_id"
+        " where job.depends_on <> '{}' and event.verb = 'claim' and not exists ("
+        "  select from job_events as before where before.job_id = job.id"
+        "  and before.verb in ('unblock', 'retry') and before.event_id < event.event_id)"
+    )
+    assert db.execute(unblocked).fetchall() == []
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -168,8 +323,13 @@ def test_whatever_many_connections_do_at_once_adds_up(
     connect: Callable[[], Connection], seed: int
 ) -> None:
     db = connect()
+    for queue, policy in POLICIES.items():
+        db.execute("select set_queue(%s, %s)", [queue, Jsonb(policy)])
     clients = [Client(connect(), seed * CONNECTIONS + number) for number in range(CONNECTIONS)]
-    with ThreadPoolExecutor(CONNECTIONS) as executor:
+    with (
+        holding_the_limits_against_the_claims(connect()),
+        ThreadPoolExecutor(CONNECTIONS) as executor,
+    ):
         for finished in [executor.submit(client.run) for client in clients]:
             finished.result()
     drain(db)

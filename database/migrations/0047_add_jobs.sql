@@ -1,6 +1,9 @@
 -- depends: 0046_parse_jobs
 
 -- -> queued or blocked
+--
+-- In the order of their unique keys, so that two calls with the same keys cannot deadlock; seq,
+-- taken beforehand, keeps the order of arrival.
 
 create function job_queue.add_jobs(
   p_jobs job_queue.new_job[],
@@ -21,6 +24,7 @@ set enable_sort = on
 set jit = off
 as $$
 declare
+  v_now timestamptz := clock_timestamp();
   v_count integer;
 begin
   perform job_queue.refuse_job(new)
@@ -34,28 +38,32 @@ begin
     insert into job_queue.jobs (
       id, status, claimable, job_type, payload, sleep_seconds, message, queue, priority, run_at,
       max_attempts, retry_delay, retry_delay_max, max_losses, timeout, unique_key, held_key,
-      concurrency_key, depends_on
+      concurrency_key, depends_on, seq
     )
+    overriding system value
     select
       p_ids[new.position],
       case when cardinality(new.depends_on) > 0 then 'blocked' else 'queued' end,
       cardinality(new.depends_on) > 0 is not true, new.job_type, new.payload,
       new.sleep_seconds, new.message, new.queue, new.priority,
-      case when new.run_at is null and new.delay is null then clock_timestamp()
+      case when new.run_at is null and new.delay is null then v_now
            else job_queue.start_time(new.run_at, new.delay) end,
       coalesce(new.max_attempts, queue.max_attempts, 1),
       coalesce(new.retry_delay, queue.retry_delay, '15 seconds'),
       coalesce(new.retry_delay_max, queue.retry_delay_max, '1 hour'),
       coalesce(new.max_losses, queue.max_losses, 3),
       coalesce(new.timeout, queue.timeout), new.unique_key, new.unique_key, new.concurrency_key,
-      new.depends_on
-      from unnest(p_jobs) with ordinality as new (
-        job_type, payload, sleep_seconds, message, queue, priority, run_at, delay, max_attempts,
-        retry_delay, retry_delay_max, max_losses, timeout, unique_key, concurrency_key,
-        depends_on, on_parent_failure, position)
+      new.depends_on, new.seq
+      from (
+        select given.*, nextval('job_queue.jobs_seq_seq') as seq
+          from unnest(p_jobs) with ordinality as given (
+            job_type, payload, sleep_seconds, message, queue, priority, run_at, delay,
+            max_attempts, retry_delay, retry_delay_max, max_losses, timeout, unique_key,
+            concurrency_key, depends_on, on_parent_failure, position)
+      ) as new
       left join job_queue.queues as queue on queue.queue = new.queue
      where p_open[new.position]
-     order by new.position
+     order by new.queue, new.unique_key, new.position
     on conflict (queue, held_key) where held_key is not null do nothing
     returning jobs.id, jobs.status
   )

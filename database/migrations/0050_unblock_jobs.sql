@@ -20,8 +20,7 @@ as $$
        set status = 'queued',
            claimable = true,
            updated_at = clock_timestamp()
-      from unnest(p_job_ids) as given (id)
-     where job.id = given.id
+     where job.id = any (p_job_ids)
        and job.status = 'blocked'
        and not exists (
          select

@@ -14,6 +14,7 @@ create function job_queue.spend_tokens(
 returns integer
 language plpgsql
 volatile
+strict
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -37,7 +38,7 @@ end
 $$;
 
 comment on function job_queue.spend_tokens(integer, integer, interval, integer) is
-  'Takes p_count tokens, which the caller knows to be there, and returns how many are left. '
-  'Private to this schema.';
+  'Takes p_count tokens, which the caller knows to be there, and returns how many are left; '
+  'null if there is no limit. Private to this schema.';
 
 revoke execute on function job_queue.spend_tokens(integer, integer, interval, integer) from public;

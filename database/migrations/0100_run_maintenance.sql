@@ -13,6 +13,7 @@ as $$
 declare
   v_done jsonb;
   v_fired integer := 0;
+  v_fired_now integer;
   v_now timestamptz := clock_timestamp();
 begin
   v_done := jsonb_build_object(
@@ -20,13 +21,10 @@ begin
     'reclaimed', job_queue.reclaim_expired_claims(1000),
     'settled', job_queue.settle_overdue_dependencies(),
     'put_back', job_queue.put_overdue_jobs_back());
-  for v_turn in 1..100 loop
-    v_fired := v_fired + job_queue.fire_schedules();
-    exit when not exists (
-      select
-        from job_queue.schedules as schedule
-       where not schedule.paused
-         and schedule.next_at <= v_now);
+  for v_turn in 1..100 loop  -- for those that catch up
+    v_fired_now := job_queue.fire_schedules();
+    exit when v_fired_now = 0;
+    v_fired := v_fired + v_fired_now;
   end loop;
 
   delete from job_queue.worker_sightings as worker

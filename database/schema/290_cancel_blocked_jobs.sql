@@ -21,8 +21,7 @@ begin
        set status = 'cancelled',
            held_key = null,
            updated_at = clock_timestamp()
-      from unnest(p_job_ids) as given (id)
-     where job.id = given.id
+     where job.id = any (p_job_ids)
        and job.status = 'blocked'
     returning job.id
   ),

@@ -135,29 +135,47 @@ def test_a_cancel_that_meets_the_end_of_a_run_waits_and_tells_what_came_of_it(
         (ENDING_A_RUN["fail"], "failed"),
         (ENDING_A_RUN["snooze"], "queued"),
         (ENDING_A_RUN["release"], "queued"),
-        ("select reclaim_expired_claims()", "queued"),
-        ("select time_out_jobs()", "failed"),
     ],
 )
 def test_the_end_of_a_run_that_meets_a_cancel_waits_and_heeds_it(
     connect: Callable[[], Connection], call: str, otherwise: str, outcome: str
 ) -> None:
     worker, client, observer = connect(), connect(), connect()
-    job_id = enqueue(observer, timeout="1 hour")
+    job_id = enqueue(observer)
     held = claim(worker)
-    if "reclaim" in call:
-        observer.execute("update claims set lease = '1 ms', expires_at = now() - interval '1 s'")
-    observer.execute("update claims set deadline_at = clock_timestamp()")
     client.execute("begin")
     value(client, CANCEL, job_id)
-    with in_another_thread(
-        lambda: worker.execute(call, [job_id, held.claim_id][: call.count("%s")])
-    ) as ending:
+    with in_another_thread(lambda: worker.execute(call, [job_id, held.claim_id])) as ending:
         wait_until_blocked(observer, worker, by=client)
         client.execute(outcome)
         ending.result()
     expected = "cancelled" if outcome == "commit" else otherwise
     assert one(observer, "table jobs").status == expected
+
+
+@pytest.mark.parametrize("outcome", ["commit", "rollback"])
+@pytest.mark.parametrize(
+    ("call", "otherwise"),
+    [("select reclaim_expired_claims()", "queued"), ("select time_out_jobs()", "failed")],
+)
+def test_recovery_that_meets_a_cancel_passes_the_run_over_and_heeds_it_the_next_time(
+    connect: Callable[[], Connection], call: str, otherwise: str, outcome: str
+) -> None:
+    worker, client = connect(), connect()
+    job_id = enqueue(worker, timeout="1 hour")
+    claim(worker)
+    worker.execute(
+        "update claims set lease = '1 ms', expires_at = clock_timestamp() - interval '1 s',"
+        " deadline_at = clock_timestamp()"
+    )
+    client.execute("begin")
+    value(client, CANCEL, job_id)
+    assert value(worker, call) == 0
+    assert one(worker, "table jobs").status == "running"
+    client.execute(outcome)
+    assert value(worker, call) == 1
+    expected = "cancelled" if outcome == "commit" else otherwise
+    assert one(worker, "table jobs").status == expected
 
 
 def test_a_claim_skips_a_job_that_is_being_cancelled(connect: Callable[[], Connection]) -> None:
