@@ -38,7 +38,9 @@ def test_each_function_has_a_file_named_after_it_and_each_name_one_function(
     functions: list[Any],
 ) -> None:
     files = [
-        path.stem.split("_", 1)[1] for path in SCHEMA.glob("*.sql") if "create function" in path.read_text()
+        path.stem.split("_", 1)[1]
+        for path in SCHEMA.glob("*.sql")
+        if "create function" in path.read_text()
     ]
     assert [function.name for function in functions] == sorted(files)
 

@@ -125,8 +125,8 @@ class Runner:
 
     def _maintain_if_due(self) -> None:
         if time.monotonic() >= self._maintenance_due_at:
-            self._maintenance_due_at = (
-                time.monotonic() + MAINTENANCE_INTERVAL * random.uniform(0.75, 1.25)
+            self._maintenance_due_at = time.monotonic() + MAINTENANCE_INTERVAL * random.uniform(
+                0.75, 1.25
             )
             self._queue.run_maintenance()
 

@@ -1,7 +1,11 @@
 -- Changes no status.
 --
 -- What the end of a run could not put back itself: the job was being set aside just then, or the
--- limit has been raised since. Steps from one key to the next in the index.
+-- limit has been raised since. Steps from one key to the next in the index, on from where the last
+-- call ended.
+--
+-- Of a key that runs nothing a thousand are put back, not as many as may run: the first of them may
+-- be of types for which no worker asks.
 
 create function job_queue.put_overdue_jobs_back(
   p_limit integer default 1000
@@ -19,6 +23,7 @@ declare
   v_lane record;
   v_policy record;
   v_seen bigint := coalesce(pg_sequence_last_value('job_queue.put_back_cursor'), 0);
+  v_taken integer;
   v_count integer := 0;
 begin
   select '' as queue, '' as concurrency_key into v_lane;
@@ -39,10 +44,12 @@ begin
      where queue.queue = v_lane.queue;
     continue when v_policy.paused;
 
+    v_taken := cardinality(job_queue.taken_slots(v_lane.queue, v_lane.concurrency_key));
     v_count := v_count + job_queue.put_jobs_back(
-      v_lane.queue, v_lane.concurrency_key,
-      greatest(coalesce(v_policy.key_concurrency_limit, 1000)
-        - cardinality(job_queue.taken_slots(v_lane.queue, v_lane.concurrency_key)), 0));
+      v_lane.queue, v_lane.concurrency_key, case v_taken
+        when 0 then 1000
+        else greatest(coalesce(v_policy.key_concurrency_limit, 1000) - v_taken, 0)
+      end);
   end loop;
   perform setval('job_queue.put_back_cursor',
                  case when v_lane.queue is null then 0 else v_seen + p_limit end);
@@ -51,7 +58,7 @@ end
 $$;
 
 comment on function job_queue.put_overdue_jobs_back(integer) is
-  'Puts back, of the jobs that were set aside, as many of each key as may run, for p_limit keys at '
-  'most. Private to this schema.';
+  'Puts back, of the jobs that were set aside, as many of each key as may run, or a thousand if '
+  'none runs, for p_limit keys at most. Private to this schema.';
 
 revoke execute on function job_queue.put_overdue_jobs_back(integer) from public;
