@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +14,7 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from yoyo import get_backend, read_migrations
 
 from database.local import programs
 from tests.conftest import Server
@@ -161,15 +163,21 @@ def test_migrations_lead_to_what_the_schema_files_describe(
 
 
 def test_each_migration_can_be_rolled_back_and_applied_again(database: Database) -> None:
-    states = [(database.dump(), database.search_path)]
-    for path in MIGRATIONS:
-        database.yoyo("apply", "--revision", path.stem)
-        states.append((database.dump(), database.search_path))
-    for before in states[-2::-1]:
-        database.yoyo("rollback")
-        assert (database.dump(), database.search_path) == before
+    def state() -> tuple[str, Any]:
+        return database.dump(), database.search_path
+
+    migrations = read_migrations(str(ROOT / "database" / "migrations"))
+    states = [state()]
+    backend = get_backend(database.url)
+    with closing(backend.connection), backend.lock():
+        for migration in backend.to_apply(migrations):
+            backend.apply_one(migration)
+            states.append(state())
+        for migration, before in zip(backend.to_rollback(migrations), states[-2::-1], strict=True):
+            backend.rollback_one(migration)
+            assert state() == before, migration.id
     database.yoyo("apply")
-    assert (database.dump(), database.search_path) == states[-1]
+    assert state() == states[-1]
 
 
 def test_migrations_apply_to_the_database_of_a_url(database: Database) -> None:
