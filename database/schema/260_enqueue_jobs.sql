@@ -72,6 +72,7 @@ comment on function job_queue.enqueue_jobs(jsonb, jsonb) is
   'the parameters of enqueue_job without their p_. Returns a row for each, in the same order: its '
   'id, and whether it was added; false if an unfinished job had its unique key, whose id that is '
   'then. p_detail: what job_history is to say of where they came from. Errors: JQ001 for an '
-  'argument out of range, JQ002 for a parent that does not exist.';
+  'argument out of range, JQ002 for a parent that does not exist, class 22 for a value of the '
+  'wrong type.';
 
 revoke execute on function job_queue.enqueue_jobs(jsonb, jsonb) from public;

@@ -29,6 +29,7 @@ comment on function job_queue.complete_jobs(jsonb) is
   'complete_job for many: p_runs is a JSON array of objects keyed like its parameters without '
   'their p_. Returns a row for each, in the same order: the job''s new status or, if the claim '
   'was lost, no status and the SQLSTATE (refusal) that complete_job would have raised; the others '
-  'are completed all the same. Errors: JQ001 if p_runs is something else.';
+  'are completed all the same. Errors: JQ001 if p_runs is something else, class 22 for a value of '
+  'the wrong type.';
 
 revoke execute on function job_queue.complete_jobs(jsonb) from public;

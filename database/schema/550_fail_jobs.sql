@@ -31,6 +31,7 @@ comment on function job_queue.fail_jobs(jsonb) is
   'fail_job for many: p_runs is a JSON array of objects keyed like its parameters without their '
   'p_. Returns a row for each, in the same order: the job''s new status or, if the claim was '
   'lost, no status and the SQLSTATE (refusal) that fail_job would have raised; the others are '
-  'failed all the same. Errors: JQ001 if p_runs is something else, or for a wrong retry_in.';
+  'failed all the same. Errors: JQ001 if p_runs is something else, or for a wrong retry_in, class '
+  '22 for a value of the wrong type.';
 
 revoke execute on function job_queue.fail_jobs(jsonb) from public;
