@@ -53,10 +53,10 @@ begin
 
   v_pruned := array(
     select job.id
-      from unnest(v_seen.ids) as seen (id)
-      join job_queue.jobs as job on job.id = seen.id
+      from job_queue.jobs as job
       left join job_queue.queues as queue on queue.queue = job.queue
-     where job.updated_at < v_now - case job.status
+     where job.id = any (v_seen.ids)
+       and job.updated_at < v_now - case job.status
              when 'succeeded' then coalesce(queue.keep_succeeded, '7 days')
              when 'failed' then coalesce(queue.keep_failed, '30 days')
              when 'cancelled' then coalesce(queue.keep_cancelled, '7 days')
@@ -64,13 +64,9 @@ begin
        and not exists (
          select from job_queue.job_dependencies as dependency where dependency.parent_id = job.id)
        for update of job skip locked);
-  delete from job_queue.jobs as job using unnest(v_pruned) as pruned (id) where job.id = pruned.id;
-  delete from job_queue.job_events as event
-   using unnest(v_pruned) as pruned (id)
-   where event.job_id = pruned.id;
-  delete from job_queue.job_dependencies as dependency
-   using unnest(v_pruned) as pruned (id)
-   where dependency.job_id = pruned.id;
+  delete from job_queue.jobs as job where job.id = any (v_pruned);
+  delete from job_queue.job_events as event where event.job_id = any (v_pruned);
+  delete from job_queue.job_dependencies as dependency where dependency.job_id = any (v_pruned);
 
   perform setval('job_queue.prune_cursor', case
     when v_seen.rows < p_limit or v_seen.created_at > v_now - v_shortest then 0
