@@ -1,0 +1,65 @@
+-- depends: 0118_reclaim_expired_claims
+
+-- blocked or queued -> cancelled
+--
+-- Locks nothing but the job, whereas the verbs that end a run lock the claim and then the job, so
+-- none of them can wait for the other in a circle.
+
+create or replace function job_queue.cancel_job(
+  p_job_id uuid
+)
+returns text
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_status text;
+begin
+  select job.status
+    into v_status
+    from job_queue.jobs as job
+   where job.id = p_job_id
+     and (job.status in ('blocked', 'queued')
+          or job.status = 'running' and not job.cancel_requested)
+     for no key update;
+  if not found then
+    v_status := job_queue.status_of(p_job_id);
+  elsif v_status = 'running' then
+    update job_queue.jobs as job
+       set cancel_requested = true
+     where job.id = p_job_id;
+    insert into job_queue.job_events (job_id, verb, from_status, to_status)
+    values (p_job_id, 'cancel', 'running', 'running');
+  else
+    update job_queue.jobs as job
+       set status = 'cancelled',
+           claimable = false,
+           waits_for_key = false,
+           held_key = null,
+           updated_at = clock_timestamp()
+     where job.id = p_job_id;
+    insert into job_queue.job_events (job_id, verb, from_status, to_status)
+    values (p_job_id, 'cancel', v_status, 'cancelled');
+    perform job_queue.settle_dependencies(array[p_job_id]);
+    v_status := 'cancelled';
+  end if;
+
+  return case v_status
+    when 'cancelled' then 'cancelled'
+    when 'running' then 'requested'
+    else 'too late'
+  end;
+end
+$$;
+
+comment on function job_queue.cancel_job(uuid) is
+  'Cancels a job for good, and returns which of three things happened. cancelled: it was waiting, '
+  'and will not run. requested: it is running; heartbeat tells its worker, and unless it succeeds '
+  'all the same it is cancelled when the run ends, if only because the lease does. too late: it '
+  'has succeeded or failed. Errors: JQ002 no such job.';
+
+revoke execute on function job_queue.cancel_job(uuid) from public;
