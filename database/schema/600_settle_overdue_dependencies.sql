@@ -4,7 +4,7 @@
 -- committed when the parent looked, or was one of too many.
 
 create function job_queue.settle_overdue_dependencies(
-  p_limit integer default 5000
+  p_limit integer default 3000
 )
 returns integer
 language plpgsql

@@ -61,7 +61,7 @@ end
 $$;
 
 comment on function job_queue.put_overdue_jobs_back(integer) is
-  'Puts back, of the jobs that were set aside, as many of each key as may run, or all if none runs; '
-  'looks at p_limit keys and puts p_limit jobs back at most. Private to this schema.';
+  'Puts back, of the jobs that were set aside, as many of each key as may run, or all if none '
+  'runs; looks at p_limit keys and puts p_limit jobs back at most. Private to this schema.';
 
 revoke execute on function job_queue.put_overdue_jobs_back(integer) from public;
