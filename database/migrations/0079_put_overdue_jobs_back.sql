@@ -24,9 +24,9 @@ as $$
 declare
   v_lane record;
   v_policy record;
-  v_seen bigint := coalesce(pg_sequence_last_value('job_queue.put_back_cursor'), 0);
+  v_seen integer := coalesce(pg_sequence_last_value('job_queue.put_back_cursor'), 0)::integer;
   v_taken integer;
-  v_turns bigint := 0;
+  v_turns integer := 0;
   v_count integer := 0;
 begin
   select '' as queue, '' as concurrency_key into v_lane;
