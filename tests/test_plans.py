@@ -295,5 +295,5 @@ def test_a_claim_reads_no_more_pages_for_a_longer_backlog_in_front(
             "select enqueue_job(p_queue => 'b') from generate_series(1, 60)",
         )
         few.append(pages())
-    # An index may have grown by a level meanwhile.
-    assert few[1] <= few[0] + 15
+    # Each index may have grown by a level meanwhile; a walk over the front would read hundreds.
+    assert few[1] <= few[0] + 30

@@ -340,5 +340,5 @@ def test_a_worker_fires_schedules_also_while_it_runs_a_job(
     worker = start_worker()
     worker.wait_until_it_logs(f"job {long} claimed")
     db.execute("select set_schedule('often', '* * * * *', '{\"queue\": \"scheduled\"}')")
-    db.execute("update schedules set next_at = clock_timestamp()")
+    db.execute("update schedules set next_at = clock_timestamp() - interval '1 min'")
     eventually(lambda: value(db, "select count(*) from jobs where queue = 'scheduled'") == 1)
