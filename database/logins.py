@@ -8,6 +8,7 @@ passwords are OWNER_PASSWORD, API_PASSWORD and WORKER_PASSWORD.
 """
 
 import os
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -72,6 +73,14 @@ $$
 """Make over what a migration run as another role has left behind."""
 
 
+def _verifier(connection: psycopg.Connection[Any], login: str) -> str:
+    """Return what the server may know, and log, of the password (SCRAM-SHA-256, RFC 5803)."""
+    password = os.environ[PASSWORDS[login]]
+    return connection.pgconn.encrypt_password(
+        password.encode(), login.encode(), b"scram-sha-256"
+    ).decode()
+
+
 def main() -> None:
     """Make the roles; raise psycopg.Error if that may not be."""
     with psycopg.connect() as connection:
@@ -82,7 +91,7 @@ def main() -> None:
         for login, groups in MEMBERSHIPS.items():
             connection.execute(
                 sql.SQL("alter role {} login password {}").format(
-                    sql.Identifier(login), sql.Literal(os.environ[PASSWORDS[login]])
+                    sql.Identifier(login), sql.Literal(_verifier(connection, login))
                 )
             )
             for group in groups:

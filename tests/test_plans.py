@@ -12,7 +12,7 @@ from tests.support import Connection, claim, enqueue, value
 
 TABLES = {"jobs", "claims", "job_events", "job_dependencies"}
 MANY = 20_000
-FEW = 18_000  # rows a call may read: those of the batches of recovery, fewer than the table has
+FEW = 15_000  # so many rows may a call read at most: batches are bounded by thousands
 ROWS_READ = (
     "select sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::int"
     f" from pg_stat_xact_user_tables where relname = any ('{{{','.join(sorted(TABLES))}}}')"
@@ -269,6 +269,10 @@ def test_a_claim_reads_no_more_pages_for_a_longer_backlog_in_front(
     db: Connection, front: Callable[[Connection, int], None]
 ) -> None:
     db.execute("set synchronous_commit = off")
+    for (
+        table
+    ) in TABLES:  # an analyze in the background would keep the vacuums below from their work
+        db.execute(f"alter table {table} set (autovacuum_enabled = off)")
     ask = "select * from claim_next_job(p_queues => '{%s,b}', p_job_types => '{sleep}')"
     ask = ask % ("c" if front is front_of_other_types else "a")
 
@@ -295,5 +299,5 @@ def test_a_claim_reads_no_more_pages_for_a_longer_backlog_in_front(
             "select enqueue_job(p_queue => 'b') from generate_series(1, 60)",
         )
         few.append(pages())
-    # Each index may have grown by a level meanwhile; a walk over the front would read hundreds.
-    assert few[1] <= few[0] + 30
+    # An index may have grown by a level meanwhile.
+    assert few[1] <= few[0] + 15

@@ -50,7 +50,6 @@ _RELEASE_JOB = """
 select job_queue.release_job(p_job_id => %(job_id)s, p_claim_id => %(claim_id)s)
 """
 
-
 _RUN_MAINTENANCE = """
 select job_queue.run_maintenance()
 """

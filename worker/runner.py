@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.handlers import HandBack
-from worker.queue import ClaimLost, Job, Queue, QueueUnavailable
+from worker.queue import ClaimLost, InvalidResult, Job, Queue, QueueUnavailable
 from worker.settings import Settings
 from worker.shutdown import Shutdown
 
@@ -41,6 +41,7 @@ class Runner:
         self._away_because: str | None = None
         self._retry_delay = FIRST_RETRY_DELAY
         self._maintenance_due_at = 0.0
+        self._not_maintained_because: str | None = None
 
     def run(self) -> None:
         """Claim and run jobs until a stop is asked for; poll only while the queue is empty.
@@ -54,8 +55,8 @@ class Runner:
         )
         while not self._shutdown.requested:
             self._still_alive()
+            self._maintain_if_due()
             try:
-                self._maintain_if_due()
                 job = self._queue.claim_next_job()
             except QueueUnavailable as error:
                 self._queue_is_away(error)
@@ -108,10 +109,10 @@ class Runner:
         def beat() -> None:
             nonlocal next_beat
             self._still_alive()
-            try:
+            if time.monotonic() < next_beat:
                 self._maintain_if_due()
-                if time.monotonic() < next_beat:
-                    return
+                return
+            try:
                 cancel_requested = self._queue.heartbeat(job)
             except QueueUnavailable as error:
                 self._queue_is_away(error)
@@ -124,11 +125,22 @@ class Runner:
         return beat
 
     def _maintain_if_due(self) -> None:
-        if time.monotonic() >= self._maintenance_due_at:
-            self._maintenance_due_at = time.monotonic() + MAINTENANCE_INTERVAL * random.uniform(
-                0.75, 1.25
-            )
+        """Tick the queue's maintenance. Jobs do not depend on its success, so it stops nothing.
+
+        A heartbeat that is due comes first: after an outage maintenance would take the job away.
+        """
+        if time.monotonic() < self._maintenance_due_at:
+            return
+        jitter = random.uniform(0.75, 1.25)
+        self._maintenance_due_at = time.monotonic() + MAINTENANCE_INTERVAL * jitter
+        try:
             self._queue.run_maintenance()
+        except (QueueUnavailable, InvalidResult) as error:
+            if str(error) not in (self._away_because, self._not_maintained_because):
+                logger.warning("maintenance failed: %s", error)
+            self._not_maintained_because = str(error)
+        else:
+            self._not_maintained_because = None
 
     def _report(self, call: Callable[[], None]) -> None:
         """Tell the queue how a job ended, however long that takes, but no longer than the grace."""

@@ -56,6 +56,9 @@ begin
     when length(p_job.unique_key) not between 1 and 500 then
       perform job_queue.raise_invalid_argument(
         'unique_key', length(p_job.unique_key) || ' characters', 'Pass 1 to 500 characters.');
+    when p_job.on_parent_failure in ('cancel', 'release') is not true then
+      perform job_queue.raise_invalid_argument(
+        'on_parent_failure', p_job.on_parent_failure, 'Pass cancel or release.');
     else
       perform job_queue.raise_invalid_argument(
         'concurrency_key', length(p_job.concurrency_key) || ' characters',

@@ -19,10 +19,6 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 begin
-  if p_on_parent_failure in ('cancel', 'release') is not true then
-    perform job_queue.raise_invalid_argument(
-      'on_parent_failure', p_on_parent_failure, 'Pass cancel or release.');
-  end if;
   if p_job_id = any (p_parent_ids) then
     perform job_queue.raise_invalid_argument(
       'depends_on', p_job_id::text, 'A job cannot wait for itself.');
@@ -40,7 +36,7 @@ $$;
 
 comment on function job_queue.add_dependencies(uuid, uuid[], text) is
   'Makes a new, blocked job wait for its parents, as far as it must. They exist before it does, '
-  'so there can be no cycle. Private to this schema. Errors: JQ001 for a wrong policy, JQ002 for '
-  'a parent that does not exist.';
+  'so there can be no cycle. Private to this schema. Errors: JQ001 for a job that is its own '
+  'parent, JQ002 for a parent that does not exist.';
 
 revoke execute on function job_queue.add_dependencies(uuid, uuid[], text) from public;

@@ -32,7 +32,7 @@ begin
     where not job_queue.is_in_order(
             new.job_type, new.payload, new.sleep_seconds, new.message, new.queue, new.priority,
             new.run_at, new.max_attempts, new.retry_delay, new.retry_delay_max, new.max_losses,
-            new.timeout, new.unique_key, new.concurrency_key);
+            new.timeout, new.unique_key, new.concurrency_key, new.on_parent_failure);
 
   with added as (
     insert into job_queue.jobs (

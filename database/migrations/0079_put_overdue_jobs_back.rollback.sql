@@ -1,1 +1,1 @@
-drop function job_queue.put_overdue_jobs_back(integer);
+drop function job_queue.put_overdue_jobs_back(integer, integer);

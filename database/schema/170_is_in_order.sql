@@ -19,7 +19,8 @@ create function job_queue.is_in_order(
   p_max_losses integer,
   p_timeout interval,
   p_unique_key text,
-  p_concurrency_key text
+  p_concurrency_key text,
+  p_on_parent_failure text
 )
 returns boolean
 language sql
@@ -39,17 +40,18 @@ as $$
     and (p_max_losses is null or p_max_losses >= 0)
     and (p_timeout is null or p_timeout between interval '1 millisecond' and interval '1 year')
     and (p_unique_key is null or pg_catalog.length(p_unique_key) between 1 and 500)
-    and (p_concurrency_key is null or pg_catalog.length(p_concurrency_key) between 1 and 500),
+    and (p_concurrency_key is null or pg_catalog.length(p_concurrency_key) between 1 and 500)
+    and p_on_parent_failure in ('cancel', 'release'),
     false)
 $$;
 
 comment on function job_queue.is_in_order(
   text, jsonb, integer, text, text, integer, timestamptz, integer, interval, interval, integer,
-  interval, text, text
+  interval, text, text, text
 ) is
   'Whether these arguments of enqueue_job are in range. Private to this schema.';
 
 revoke execute on function job_queue.is_in_order(
   text, jsonb, integer, text, text, integer, timestamptz, integer, interval, interval, integer,
-  interval, text, text
+  interval, text, text, text
 ) from public;

@@ -37,7 +37,7 @@ begin
   if not job_queue.is_in_order(
     p_job_type, p_payload, p_sleep_seconds, p_message, p_queue, p_priority, p_run_at,
     p_max_attempts, p_retry_delay, p_retry_delay_max, p_max_losses, p_timeout, p_unique_key,
-    p_concurrency_key
+    p_concurrency_key, p_on_parent_failure
   ) then
     perform job_queue.refuse_job(row(
       p_job_type, p_payload, p_sleep_seconds, p_message, p_queue, p_priority, p_run_at, p_delay,

@@ -8,7 +8,8 @@
 -- types for which no worker asks.
 
 create function job_queue.put_overdue_jobs_back(
-  p_limit integer default 1000
+  p_limit integer default 1000,
+  p_jobs integer default 200
 )
 returns integer
 language plpgsql
@@ -48,11 +49,11 @@ begin
 
     v_taken := cardinality(job_queue.taken_slots(v_lane.queue, v_lane.concurrency_key));
     v_count := v_count + job_queue.put_jobs_back(
-      v_lane.queue, v_lane.concurrency_key, least(p_limit - v_count, case v_taken
-        when 0 then p_limit
-        else greatest(coalesce(v_policy.key_concurrency_limit, p_limit) - v_taken, 0)
+      v_lane.queue, v_lane.concurrency_key, least(p_jobs - v_count, case v_taken
+        when 0 then p_jobs
+        else greatest(coalesce(v_policy.key_concurrency_limit, p_jobs) - v_taken, 0)
       end));
-    exit when v_count >= p_limit;
+    exit when v_count >= p_jobs;
   end loop;
   perform setval('job_queue.put_back_cursor',
                  case when v_lane.queue is null then 0 else greatest(v_turns, v_seen) end);
@@ -60,8 +61,8 @@ begin
 end
 $$;
 
-comment on function job_queue.put_overdue_jobs_back(integer) is
+comment on function job_queue.put_overdue_jobs_back(integer, integer) is
   'Puts back, of the jobs that were set aside, as many of each key as may run, or all if none '
   'runs; looks at p_limit keys and puts p_limit jobs back at most. Private to this schema.';
 
-revoke execute on function job_queue.put_overdue_jobs_back(integer) from public;
+revoke execute on function job_queue.put_overdue_jobs_back(integer, integer) from public;

@@ -295,6 +295,8 @@ def test_a_parent_must_exist_and_nothing_can_wait_for_itself(db: Connection) -> 
         child_of(db, parent, on_parent_failure="explode")
     with raises_and_changes_nothing(db, "JQ001", "^invalid on_parent_failure: null"):
         child_of(db, parent, on_parent_failure=None)
+    with raises_and_changes_nothing(db, "JQ001", "^invalid on_parent_failure: explode"):
+        enqueue(db, on_parent_failure="explode")
     # an id that nobody knows yet could be the job's own, or that of one in the same call
     with raises_and_changes_nothing(db, "JQ001", "^invalid depends_on"):
         db.execute("select add_dependencies(%s, %s, 'cancel')", [parent, [parent]])

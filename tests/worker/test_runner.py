@@ -1,5 +1,6 @@
 """The worker's loop with handlers and queues that misbehave."""
 
+import dataclasses
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support import Connection, enqueue, one
-from worker.queue import Job, Queue, QueueUnavailable
+from worker.queue import InvalidResult, Job, Queue, QueueUnavailable
 from worker.runner import Runner
 from worker.settings import Settings
 from worker.shutdown import Shutdown
@@ -145,3 +146,47 @@ def test_a_stop_that_comes_during_a_claim_is_heeded_before_the_next_poll(
     thread.start()
     thread.join(timeout=60)
     assert not thread.is_alive()
+
+
+def test_a_heartbeat_that_is_due_comes_before_maintenance(
+    db: Connection, conninfo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage longer than the lease, maintenance would take the job away first."""
+    monkeypatch.setattr("worker.runner.MAINTENANCE_INTERVAL", 0.0)
+    enqueue(db)
+    calls: list[str] = []
+
+    class Recorded(Queue):
+        def heartbeat(self, job: Job) -> bool:
+            calls.append("heartbeat")
+            return super().heartbeat(job)
+
+        def run_maintenance(self) -> None:
+            calls.append("maintenance")
+
+    shutdown = Shutdown(grace_seconds=60)
+
+    def handle(job: Job, _: Shutdown, beat: Callable[[], None]) -> None:
+        shutdown.request()
+        calls.clear()
+        beat()
+
+    settings = dataclasses.replace(settings_for(conninfo, poll_seconds=0.01), lease_seconds=0)
+    Runner(settings, Recorded(conninfo, "test", lease_seconds=30), handle, shutdown).run()
+    assert calls == ["heartbeat"]
+
+
+@pytest.mark.parametrize("error", [QueueUnavailable("no"), InvalidResult("no")])
+def test_jobs_do_not_depend_on_maintenance(
+    db: Connection, conninfo: str, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Unmaintained(Queue):
+        def run_maintenance(self) -> None:
+            raise error
+
+    job_id = enqueue(db)
+    run_one_job(conninfo, lambda: "done", Unmaintained(conninfo, "test", lease_seconds=30))
+    assert one(db, "select status from get_job(%s)", job_id).status == "succeeded"
+    assert [record.getMessage() for record in caplog.records if "maintenance" in record.msg] == [
+        "maintenance failed: no"
+    ]

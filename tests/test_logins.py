@@ -1,0 +1,86 @@
+"""Each service logs in with a role of its own, even where another role had migrated."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from database.local import migrate
+from database.logins import MEMBERSHIPS, OWNER
+from tests.conftest import Server
+from tests.support import value
+
+ROOT = Path(__file__).resolve().parent.parent
+DATABASE = "job_queue_test_logins"
+PASSWORDS = {"OWNER_PASSWORD": "o", "API_PASSWORD": "a", "WORKER_PASSWORD": "w"}
+
+
+@pytest.fixture
+def where(server: Server) -> Iterator[dict[str, Any]]:
+    """A database that a superuser has migrated; the roles are gone afterwards."""
+    address: dict[str, Any] = {"host": server.host, "port": server.port}
+    superuser = {**address, "user": server.user, "password": server.password or ""}
+    with psycopg.connect(
+        make_conninfo(**superuser, dbname=server.maintenance_dbname), autocommit=True
+    ) as admin:
+        admin.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
+        migrate(make_conninfo(**superuser, dbname=DATABASE))
+        yield superuser
+        admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(DATABASE)))
+        for role in MEMBERSHIPS:
+            admin.execute(sql.SQL("drop role if exists {}").format(sql.Identifier(role)))
+
+
+def run(where: dict[str, Any], *arguments: str, **environment: str) -> None:
+    """Run a module on the database, as this user unless told otherwise."""
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "PGHOST": where["host"],
+            "PGPORT": str(where["port"]),
+            "PGUSER": where["user"],
+            "PGPASSWORD": where["password"],
+            "PGDATABASE": DATABASE,
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_owner_takes_over_what_a_superuser_has_migrated_and_the_services_do_their_part(
+    where: dict[str, Any],
+) -> None:
+    for _ in range(2):  # the second time nothing is left to do
+        run(where, "database.logins", **PASSWORDS)
+    run(where, "yoyo", "rollback", "--all", PGUSER=OWNER, PGPASSWORD="o")
+    run(where, "yoyo", "apply", PGUSER=OWNER, PGPASSWORD="o")
+
+    def connect(user: str, password: str) -> psycopg.Connection[Any]:
+        login = {**where, "user": user, "password": password, "dbname": DATABASE}
+        return psycopg.connect(make_conninfo(**login), autocommit=True)
+
+    with connect("job_queue_api", "a") as api, connect("job_queue_workers", "w") as worker:
+        job_id = value(api, "select enqueue_job()")
+        assert value(worker, "select id from claim_next_job()") == job_id
+        assert "pruned" in value(worker, "select run_maintenance()")
+        for session, call in [(api, "claim_next_job()"), (worker, "enqueue_job()")]:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                session.execute(f"select {call}")
+        for session in (api, worker):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                session.execute("table job_queue.jobs")
+    with connect(where["user"], where["password"]) as admin:
+        secrets = "select rolpassword from pg_authid where rolname = any (%s)"
+        for (secret,) in admin.execute(secrets, [list(MEMBERSHIPS)]).fetchall():
+            assert secret.startswith("SCRAM-SHA-256$")
