@@ -113,7 +113,9 @@ def _server() -> Iterator[None]:
     server = start_server(CLUSTER)
     try:
         environment = _create_database(server)
-        ENVIRONMENT.write_text(json.dumps(environment))
+        draft = ENVIRONMENT.with_suffix(".draft")
+        draft.write_text(json.dumps(environment))
+        draft.replace(ENVIRONMENT)  # whoever waits for it finds all of it, or nothing
         logger.info("PostgreSQL is ready; a shell: python -m database.local run psql")
         yield
     finally:
@@ -131,6 +133,8 @@ def _create_database(server: "PostgresServer") -> dict[str, str]:
         host, port = connection.info.host, connection.info.port
         if not connection.execute("select 1 from pg_roles where rolname = %s", [OWNER]).fetchone():
             connection.execute(f"create role {OWNER} login")
+        # To make the group roles and their members, and to see in the view health who is at work.
+        connection.execute(f"alter role {OWNER} createrole; grant pg_read_all_stats to {OWNER}")
         if not connection.execute(
             "select 1 from pg_database where datname = %s", [DATABASE]
         ).fetchone():

@@ -127,6 +127,14 @@ def test_jobs_run_and_data_survive_a_stop_and_a_start(checkout: Path) -> None:
             text=True,
         )
         assert honcho.request(f"/jobs/{psql.stdout.strip()}")["status"] == "queued"
+        member = (
+            "create role app login in role job_queue_client; set role app; select enqueue_job()"
+        )
+        severity = "select severity from job_queue.health where aspect = 'sessions'"
+        for statement, answer in [(member, "-7000-"), (severity, "ok")]:
+            shell = [sys.executable, "-m", "database.local", "run", "psql", "-Atc", statement]
+            said = subprocess.check_output(shell, cwd=checkout, env=honcho.environment, text=True)
+            assert answer in said
 
 
 def test_a_port_in_use_is_named_and_everything_stops(checkout: Path) -> None:

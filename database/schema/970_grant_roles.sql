@@ -57,4 +57,8 @@ comment on function job_queue.grant_roles() is
 
 revoke execute on function job_queue.grant_roles() from public;
 
-select job_queue.grant_roles();
+do $$
+begin
+  perform job_queue.grant_roles();
+end
+$$;
