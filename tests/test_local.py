@@ -127,12 +127,14 @@ def test_jobs_run_and_data_survive_a_stop_and_a_start(checkout: Path) -> None:
             text=True,
         )
         assert honcho.request(f"/jobs/{psql.stdout.strip()}")["status"] == "queued"
-        member = (
-            "create role app login in role job_queue_client; set role app; select enqueue_job()"
-        )
         severity = "select severity from job_queue.health where aspect = 'sessions'"
-        for statement, answer in [(member, "-7000-"), (severity, "ok")]:
-            shell = [sys.executable, "-m", "database.local", "run", "psql", "-Atc", statement]
+        for user, statement, answer in [
+            ("jobs", "create role app login in role job_queue_client", "CREATE ROLE"),
+            ("app", "select enqueue_job()", "-7000-"),
+            ("jobs", severity, "ok"),
+        ]:
+            psql_as = ["run", "psql", "-U", user, "-Atc", statement]
+            shell = [sys.executable, "-m", "database.local", *psql_as]
             said = subprocess.check_output(shell, cwd=checkout, env=honcho.environment, text=True)
             assert answer in said
 
