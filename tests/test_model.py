@@ -475,7 +475,7 @@ class Machine(RuleBasedStateMachine):
         self.end_many("complete", pairs, how, how)
 
     def end_many(self, verb: str, pairs: list[Any], given: list[Any], how: list[Any]) -> None:
-        """Call complete_jobs or fail_jobs, in its words and then in the model's."""
+        """Call complete_jobs and the like, in its words and then in the model's."""
         ids = [{"job_id": job_id, "claim_id": claim_id} for job_id, claim_id in pairs]
         rows = self.ask(
             f"{verb}_jobs", runs=as_json([a | b for a, b in zip(ids, given, strict=True)])
@@ -499,6 +499,12 @@ class Machine(RuleBasedStateMachine):
             given.append({"error": error, "retryable": retryable, "retry_in": delay})
             how.append({"error": error, "retryable": retryable is not False, "delay": delay})
         self.end_many("fail", [self.run_at(*run[0]) for run in runs], given, how)
+
+    @precondition(has_been_claimed)
+    @rule(runs=st.lists(RUNS, max_size=5))
+    def release_many(self, runs: list[tuple[int, str]]) -> None:
+        how: list[dict[str, Any]] = [{} for _ in runs]
+        self.end_many("release", [self.run_at(*run) for run in runs], how, how)
 
     @precondition(has_been_claimed)
     @rule(run=RUNS, progress=st.integers(0, 100))

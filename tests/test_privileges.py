@@ -14,8 +14,12 @@ INTENDED = {
     "job_queue_client": READING | {"enqueue_job", "enqueue_jobs", "cancel_job"},
     "job_queue_worker": READING
     | {
+        "enqueue_job",
+        "enqueue_jobs",
         "claim_next_job",
         "claim_jobs",
+        "start_listening",
+        "stop_listening",
         "heartbeat",
         "report_progress",
         "complete_job",
@@ -25,6 +29,7 @@ INTENDED = {
         "fail_jobs",
         "snooze_job",
         "release_job",
+        "release_jobs",
         "run_maintenance",
     },
     "job_queue_operator": READING
@@ -50,8 +55,8 @@ INTENDED = {
     "job_queue_test_nobody": set(),
 }
 VIEWS = {"queue_statistics", "workers", "health"}
-INVOKERS = {"new_job_id", "is_in_order", "grant_roles"}
-INLINED = {"new_job_id", "is_in_order"}
+INLINED = {"new_job_id", "is_in_order", "has_sleepers", "sleepers_lock"}
+INVOKERS = INLINED | {"grant_roles"}
 
 
 @pytest.fixture

@@ -71,6 +71,9 @@ VERBS = {
     "fail_jobs": Verb(f"select * from fail_jobs({RUNS})", {"running"}, did_end_those_with_a_status),
     "snooze_job": Verb("select snooze_job(%(id)s, %(claim_id)s, '0')", {"running"}, did_end, LOST),
     "release_job": Verb("select release_job(%(id)s, %(claim_id)s)", {"running"}, did_end, LOST),
+    "release_jobs": Verb(
+        f"select * from release_jobs({RUNS})", {"running"}, did_end_those_with_a_status
+    ),
     "complete_and_claim": Verb(
         f"select * from complete_and_claim({RUNS}) where refusal is null",
         {"running"},

@@ -37,7 +37,11 @@ ENDING_A_RUN = {
     "snooze_job": "select snooze_job(%s, %s, '1 hour')",
     "release_job": "select release_job(%s, %s)",
 }
-ENDING_MANY_RUNS = {"complete_jobs": "complete_job", "fail_jobs": "fail_job"}
+ENDING_MANY_RUNS = {
+    "complete_jobs": "complete_job",
+    "fail_jobs": "fail_job",
+    "release_jobs": "release_job",
+}
 CLAIMS = ["right", "stale", "none"]
 
 

@@ -3,6 +3,7 @@
 --   enqueue_job                 -> queued      a client asks for work
 --                               -> blocked     that depends on other work (blocked -> queued)
 --   claim_next_job      queued  -> running     a worker takes the next job
+--   start_listening                            or sleeps until there is one (stop_listening)
 --   complete_job        running -> succeeded   that worker reports the result
 --   fail_job            running -> failed      or the error, and it may be tried again (-> queued)
 --   snooze_job          running -> queued      or puts the job off
@@ -17,7 +18,7 @@
 --   set_queue, set_schedule, ...               an operator sets a policy
 --   run_maintenance                            any worker does what has to be done
 --
--- enqueue_jobs, claim_jobs, complete_jobs and fail_jobs do the same for many.
+-- enqueue_jobs, claim_jobs, complete_jobs, fail_jobs and release_jobs do the same for many.
 --
 -- A claim is the right of one worker to run one job: a row in claims while the job runs. Its
 -- number, claim_id, comes from a sequence and is never used twice. It is the fence: the verbs that

@@ -36,6 +36,7 @@ create table job_queue.jobs (
   waits_for_key boolean not null default false,
   failed_at timestamptz,
   depends_on uuid[],
+  trace_context jsonb,
 
   constraint jobs_pkey primary key (id),
   constraint jobs_status_is_known
@@ -123,6 +124,9 @@ comment on column job_queue.jobs.failed_at is
   'When the job failed for good. Null unless it is failed.';
 comment on column job_queue.jobs.depends_on is
   'The jobs whose success it was to wait for.';
+comment on column job_queue.jobs.trace_context is
+  'The trace that the job belongs to, as whoever enqueued it has it: W3C Trace Context, such as '
+  '{"traceparent": "00-...-01", "tracestate": "..."}. Null: none.';
 comment on index job_queue.jobs_claimable_idx is
   'The waiting jobs in the order in which claim_next_job takes them. Holds no finished job.';
 comment on index job_queue.jobs_held_key_idx is

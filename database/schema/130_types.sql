@@ -17,7 +17,8 @@ create type job_queue.new_job as (
   unique_key text,
   concurrency_key text,
   depends_on uuid[],
-  on_parent_failure text
+  on_parent_failure text,
+  trace_context jsonb
 );
 
 comment on type job_queue.new_job is

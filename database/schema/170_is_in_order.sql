@@ -20,7 +20,8 @@ create function job_queue.is_in_order(
   p_timeout interval,
   p_unique_key text,
   p_concurrency_key text,
-  p_on_parent_failure text
+  p_on_parent_failure text,
+  p_trace_context jsonb
 )
 returns boolean
 language sql
@@ -41,17 +42,20 @@ as $$
     and (p_timeout is null or p_timeout between interval '1 millisecond' and interval '1 year')
     and (p_unique_key is null or pg_catalog.length(p_unique_key) between 1 and 500)
     and (p_concurrency_key is null or pg_catalog.length(p_concurrency_key) between 1 and 500)
-    and p_on_parent_failure in ('cancel', 'release'),
+    and p_on_parent_failure in ('cancel', 'release')
+    and (p_trace_context is null
+         or pg_catalog.jsonb_typeof(p_trace_context) = 'object'
+         and pg_catalog.pg_column_size(p_trace_context) <= 8192),
     false)
 $$;
 
 comment on function job_queue.is_in_order(
   text, jsonb, integer, text, text, integer, timestamptz, integer, interval, interval, integer,
-  interval, text, text, text
+  interval, text, text, text, jsonb
 ) is
   'Whether these arguments of enqueue_job are in range. Private to this schema.';
 
 revoke execute on function job_queue.is_in_order(
   text, jsonb, integer, text, text, integer, timestamptz, integer, interval, interval, integer,
-  interval, text, text, text
+  interval, text, text, text, jsonb
 ) from public;

@@ -57,6 +57,11 @@ begin
     when p_job.on_parent_failure in ('cancel', 'release') is not true then
       perform job_queue.raise_invalid_argument(
         'on_parent_failure', p_job.on_parent_failure, 'Pass cancel or release.');
+    when jsonb_typeof(p_job.trace_context) <> 'object'
+      or pg_column_size(p_job.trace_context) > 8192 then
+      perform job_queue.raise_invalid_argument(
+        'trace_context', left(p_job.trace_context::text, 100),
+        'Pass a JSON object of at most 8 KiB.');
     else
       perform job_queue.raise_invalid_argument(
         'concurrency_key', length(p_job.concurrency_key) || ' characters',

@@ -24,7 +24,7 @@ begin
    where jsonb_typeof(given.job) <> 'object'
       or given.job - '{job_type,payload,sleep_seconds,message,queue,priority,run_at,delay,
                        max_attempts,retry_delay,retry_delay_max,max_losses,timeout,unique_key,
-                       concurrency_key,depends_on,on_parent_failure}'::text[] <> '{}'
+                       concurrency_key,depends_on,on_parent_failure,trace_context}'::text[] <> '{}'
    order by given.position
    limit 1;
   if found then

@@ -24,19 +24,21 @@ as $$
 declare
   v_now timestamptz := clock_timestamp();
   v_count integer;
+  v_due text[];
 begin
   perform job_queue.refuse_job(new)
      from unnest(p_jobs) as new
     where not job_queue.is_in_order(
             new.job_type, new.payload, new.sleep_seconds, new.message, new.queue, new.priority,
             new.run_at, new.max_attempts, new.retry_delay, new.retry_delay_max, new.max_losses,
-            new.timeout, new.unique_key, new.concurrency_key, new.on_parent_failure);
+            new.timeout, new.unique_key, new.concurrency_key, new.on_parent_failure,
+            new.trace_context);
 
   with added as (
     insert into job_queue.jobs (
       id, status, claimable, job_type, payload, sleep_seconds, message, queue, priority, run_at,
       max_attempts, retry_delay, retry_delay_max, max_losses, timeout, unique_key, held_key,
-      concurrency_key, depends_on, seq
+      concurrency_key, depends_on, trace_context, seq
     )
     overriding system value
     select
@@ -51,25 +53,31 @@ begin
       coalesce(new.retry_delay_max, queue.retry_delay_max, '1 hour'),
       coalesce(new.max_losses, queue.max_losses, 3),
       coalesce(new.timeout, queue.timeout), new.unique_key, new.unique_key, new.concurrency_key,
-      new.depends_on, new.seq
+      new.depends_on, new.trace_context, new.seq
       from (
         select given.*, nextval('job_queue.jobs_seq_seq') as seq
           from unnest(p_jobs) with ordinality as given (
             job_type, payload, sleep_seconds, message, queue, priority, run_at, delay,
             max_attempts, retry_delay, retry_delay_max, max_losses, timeout, unique_key,
-            concurrency_key, depends_on, on_parent_failure, position)
+            concurrency_key, depends_on, on_parent_failure, trace_context, position)
       ) as new
       left join job_queue.queues as queue on queue.queue = new.queue
      where p_open[new.position]
      order by new.queue, new.unique_key, new.position
     on conflict (queue, held_key) where held_key is not null do nothing
-    returning jobs.id, jobs.status
+    returning jobs.id, jobs.status, jobs.queue, jobs.run_at
+  ),
+  recorded as (
+    insert into job_queue.job_events (job_id, verb, to_status, detail)
+    select added.id, 'enqueue', added.status, p_detail
+      from added
   )
-  insert into job_queue.job_events (job_id, verb, to_status, detail)
-  select added.id, 'enqueue', added.status, p_detail
+  select count(*)::integer, array_agg(added.queue) filter (
+           where added.status = 'queued' and added.run_at <= clock_timestamp())
+    into v_count, v_due
     from added;
 
-  get diagnostics v_count = row_count;
+  perform job_queue.wake_workers(v_due);
   return v_count;
 end
 $$;

@@ -38,7 +38,7 @@ begin
         from unnest(v_jobs, v_open) with ordinality as new (
           job_type, payload, sleep_seconds, message, queue, priority, run_at, delay, max_attempts,
           retry_delay, retry_delay_max, max_losses, timeout, unique_key, concurrency_key,
-          depends_on, on_parent_failure, is_open, position)
+          depends_on, on_parent_failure, trace_context, is_open, position)
         left join job_queue.jobs as own on own.id = v_ids[new.position]
         left join job_queue.jobs as holder
           on holder.queue = new.queue
@@ -59,7 +59,7 @@ begin
      from unnest(v_jobs, v_ids, v_created) as new (
        job_type, payload, sleep_seconds, message, queue, priority, run_at, delay, max_attempts,
        retry_delay, retry_delay_max, max_losses, timeout, unique_key, concurrency_key,
-       depends_on, on_parent_failure, id, created)
+       depends_on, on_parent_failure, trace_context, id, created)
     where new.created
       and cardinality(new.depends_on) > 0;
 

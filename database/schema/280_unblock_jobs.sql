@@ -24,11 +24,17 @@ as $$
          select
            from job_queue.job_dependencies as dependency
           where dependency.job_id = job.id)
-    returning job.id
+    returning job.id, job.queue, job.run_at
+  ),
+  recorded as (
+    insert into job_queue.job_events (job_id, verb, from_status, to_status)
+    select unblocked.id, 'unblock', 'blocked', 'queued'
+      from unblocked
   )
-  insert into job_queue.job_events (job_id, verb, from_status, to_status)
-  select unblocked.id, 'unblock', 'blocked', 'queued'
+  select job_queue.wake_workers(array_agg(unblocked.queue))
     from unblocked
+   where unblocked.run_at <= clock_timestamp()
+  having count(*) > 0
 $$;
 
 comment on function job_queue.unblock_jobs(uuid[]) is

@@ -36,6 +36,9 @@ begin
    where job.id = locked.id;
 
   get diagnostics v_count = row_count;
+  if v_count > 0 then
+    perform job_queue.wake_workers(array[p_queue]);
+  end if;
   return v_count;
 end
 $$;

@@ -22,7 +22,9 @@ returns table (
   run_at timestamptz,
   attempt integer,
   max_attempts integer,
-  timeout interval
+  timeout interval,
+  losses integer,
+  trace_context jsonb
 )
 language plpgsql
 volatile
@@ -48,12 +50,10 @@ begin
     ),
     started as (
       update job_queue.jobs as job
-         set status = 'running',
-             claimable = false,
+         set status = 'running', claimable = false,
              attempts = job.attempts + 1,
              updated_at = v_now
-        from picked
-       where job.id = picked.job_id
+        from picked where job.id = picked.job_id
       returning job.*, picked.claim_id
     ),
     claimed as (
@@ -91,7 +91,9 @@ begin
       started.run_at,
       started.attempts,
       started.max_attempts,
-      started.timeout
+      started.timeout,
+      started.losses,
+      started.trace_context
       from started
      order by started.claim_id;
 end
@@ -105,8 +107,9 @@ comment on function job_queue.claim_jobs(integer, text, text[], text[], interval
   'priority comes first, then the earliest run_at, then the first to arrive; those that another '
   'transaction is taking are skipped. p_job_types: only jobs of these types; null, of all. '
   'p_worker says who asks, for people to read. The claims hold for p_lease (1 millisecond to 1 '
-  'day), and longer if renewed by heartbeat. Commit before the work starts. Errors: JQ001 for an '
-  'argument out of range.';
+  'day), and longer if renewed by heartbeat. losses: how many claims on the job ran out before '
+  'because their workers died. trace_context: what enqueue_job was given. Commit before the work '
+  'starts. Errors: JQ001 for an argument out of range.';
 
 revoke execute on function job_queue.claim_jobs(integer, text, text[], text[], interval)
   from public;

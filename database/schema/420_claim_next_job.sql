@@ -24,7 +24,9 @@ returns table (
   run_at timestamptz,
   attempt integer,
   max_attempts integer,
-  timeout interval
+  timeout interval,
+  losses integer,
+  trace_context jsonb
 )
 language plpgsql
 volatile
@@ -84,7 +86,9 @@ begin
       job.run_at,
       job.attempts,
       job.max_attempts,
-      job.timeout;
+      job.timeout,
+      job.losses,
+      job.trace_context;
 end
 $$;
 

@@ -27,6 +27,7 @@ as $$
 declare
   v_run record;
   v_statuses text[] := array_fill(null::text, array[cardinality(p_runs)]);
+  v_due text[];
 begin
   for v_run in
     with held as materialized (
@@ -59,27 +60,27 @@ begin
       select job_id, p_verb, 'running', status, claim_id, attempt, detail from ended
     )
     update job_queue.jobs as job
-       set status = ended.status,
-           claimable = (ended.status = 'queued'),
+       set status = ended.status, claimable = (ended.status = 'queued'),
            attempts = job.attempts - (p_verb in ('snooze', 'release', 'reclaim'))::integer,
            losses = job.losses + (p_verb = 'reclaim')::integer,
-           run_at = case ended.status when 'queued' then job_queue.next_run_at(
-             p_verb, job.run_at, ended.delay, job.attempts, job.retry_delay,
-             job.retry_delay_max) else job.run_at end,
+           run_at = case ended.status when 'queued' then job_queue.next_run_at(p_verb, job.run_at,
+             ended.delay, job.attempts, job.retry_delay, job.retry_delay_max) else job.run_at end,
            held_key = case ended.status when 'queued' then job.held_key end,
            result = case ended.status when 'succeeded' then ended.result
                                       when 'failed' then ended.detail end,
            failed_at = case ended.status when 'failed' then clock_timestamp() end,
            updated_at = clock_timestamp()
-      from ended
-     where job.id = ended.job_id
-    returning ended.*
+      from ended where job.id = ended.job_id
+    returning ended.*,
+              case when job.claimable and job.run_at <= clock_timestamp() then job.queue end as due
   loop
     v_statuses[v_run.position] := v_run.status;
+    v_due := v_due || v_run.due;
     perform job_queue.put_jobs_back(v_run.queue, v_run.concurrency_key, 1)
       where v_run.concurrency_key is not null;
   end loop;
   perform job_queue.settle_dependencies(array(select run.job_id from unnest(p_runs) as run));
+  perform job_queue.wake_workers(v_due) where array_remove(v_due, null) <> '{}';
   return v_statuses;
 end
 $$;

@@ -1,4 +1,4 @@
--- Changes nothing: reads the argument of complete_jobs and fail_jobs.
+-- Changes nothing: reads the argument of complete_jobs, fail_jobs and release_jobs.
 
 create function job_queue.parse_runs(
   p_runs jsonb,
@@ -40,7 +40,7 @@ end
 $$;
 
 comment on function job_queue.parse_runs(jsonb, text[]) is
-  'The runs of which complete_jobs or fail_jobs was told. Private to this schema. Errors: JQ001 if '
-  'the argument is no array of objects, or for a key that is not among p_keys.';
+  'The runs of which complete_jobs, fail_jobs or release_jobs was told. Private to this schema. '
+  'Errors: JQ001 if the argument is no array of objects, or for a key that is not among p_keys.';
 
 revoke execute on function job_queue.parse_runs(jsonb, text[]) from public;

@@ -24,7 +24,9 @@ returns table (
   attempt integer,
   max_attempts integer,
   timeout interval,
-  refusal text
+  refusal text,
+  losses integer,
+  trace_context jsonb
 )
 language plpgsql
 volatile
@@ -36,11 +38,15 @@ begin
   return query
     select run.job_id, run.claim_id, null::text, null::integer, null::text, null::timestamptz,
            null::timestamptz, null::text, null::jsonb, null::text, null::smallint,
-           null::timestamptz, null::integer, null::integer, null::interval, run.refusal
+           null::timestamptz, null::integer, null::integer, null::interval, run.refusal,
+           null::integer, null::jsonb
       from job_queue.complete_jobs(p_runs) as run
      where run.refusal is not null;
   return query
-    select claimed.*, null::text
+    select claimed.id, claimed.claim_id, claimed.status, claimed.sleep_seconds, claimed.message,
+           claimed.created_at, claimed.updated_at, claimed.job_type, claimed.payload,
+           claimed.queue, claimed.priority, claimed.run_at, claimed.attempt, claimed.max_attempts,
+           claimed.timeout, null::text, claimed.losses, claimed.trace_context
       from job_queue.claim_jobs(p_limit, p_worker, p_queues, p_job_types, p_lease) as claimed;
 end
 $$;

@@ -14,7 +14,7 @@ as $$
 declare
   v_job record;
 begin
-  select job.status, job.result
+  select job.status, job.result, job.queue
     into v_job
     from job_queue.jobs as job
    where job.id = p_job_id
@@ -51,6 +51,7 @@ begin
   insert into job_queue.job_events (job_id, verb, from_status, to_status, detail)
   values (p_job_id, 'retry', v_job.status, 'queued',
           jsonb_build_object('result', v_job.result));
+  perform job_queue.wake_workers(array[v_job.queue]);
 end
 $$;
 

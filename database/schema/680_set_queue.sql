@@ -46,6 +46,7 @@ begin
    where queue.queue = p_queue
      and old.queue = p_queue;
   perform job_queue.give_slots(p_queue);
+  perform job_queue.wake_workers(array[p_queue]);
 exception
   when check_violation or not_null_violation or data_exception then
     get stacked diagnostics v_constraint = constraint_name;

@@ -1,6 +1,8 @@
 -- Changes nothing but what the functions that it calls change.
 
-create function job_queue.run_maintenance()
+create function job_queue.run_maintenance(
+  p_unless_within interval default null
+)
 returns jsonb
 language plpgsql
 volatile
@@ -14,6 +16,13 @@ declare
   v_fired_now integer;
   v_now timestamptz := clock_timestamp();
 begin
+  perform job_queue.check_delay('unless_within', p_unless_within);
+  if to_timestamp(pg_sequence_last_value('job_queue.maintained_at') / 1000000.0)
+     between v_now - p_unless_within and v_now
+  then
+    return null;
+  end if;
+
   v_done := jsonb_build_object(
     'timed_out', job_queue.time_out_jobs(1000),
     'reclaimed', job_queue.reclaim_expired_claims(1000),
@@ -39,10 +48,12 @@ begin
 end
 $$;
 
-comment on function job_queue.run_maintenance() is
+comment on function job_queue.run_maintenance(interval) is
   'What has to be done from time to time: ends runs that are out of time or whose lease has run '
   'out, settles dependencies, puts jobs back that a limit had set aside, enqueues the jobs of '
   'schedules, and prunes old jobs. Returns how many of each, as JSON. Bounded, and safe to call '
-  'from any number of workers at once: none waits for another. Ours call it every second or so.';
+  'from any number of workers at once: none waits for another. p_unless_within: if somebody has '
+  'called it within that time, and it came to its end, nothing is done, and null is returned; so '
+  'that many workers may ask often. Errors: JQ001 for an argument out of range.';
 
-revoke execute on function job_queue.run_maintenance() from public;
+revoke execute on function job_queue.run_maintenance(interval) from public;

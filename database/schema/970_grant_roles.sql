@@ -15,8 +15,9 @@ declare
     'get_job', 'list_jobs', 'job_history', 'explain_job', 'list_dead_jobs'];
   v_grants jsonb := jsonb_build_object(
     'job_queue_client', v_reading || '{enqueue_job,enqueue_jobs,cancel_job}'::text[],
-    'job_queue_worker', v_reading || '{claim_next_job,claim_jobs,heartbeat,report_progress,
-      complete_job,complete_jobs,complete_and_claim,fail_job,fail_jobs,snooze_job,release_job,
+    'job_queue_worker', v_reading || '{enqueue_job,enqueue_jobs,claim_next_job,claim_jobs,
+      start_listening,stop_listening,heartbeat,report_progress,complete_job,complete_jobs,
+      complete_and_claim,fail_job,fail_jobs,snooze_job,release_job,release_jobs,
       run_maintenance}'::text[],
     'job_queue_operator', v_reading || '{cancel_job,retry_job,retry_jobs,set_queue,pause_queue,
       resume_queue,set_schedule,pause_schedule,resume_schedule,delete_schedule,next_tick,

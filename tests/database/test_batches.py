@@ -1,4 +1,4 @@
-"""enqueue_jobs, claim_jobs, complete_jobs, fail_jobs, complete_and_claim: many jobs in one call."""
+"""enqueue_jobs, claim_jobs, complete_jobs and the like: many jobs in one call."""
 
 from collections.abc import Callable
 from typing import Any
@@ -43,12 +43,12 @@ def claim_jobs(db: Connection, limit: int | None, **arguments: Any) -> list[Any]
 
 
 def end_jobs(db: Connection, verb: str, *runs: Any) -> list[Any]:
-    """Complete or fail these runs and return the rows."""
+    """Complete, fail or release these runs and return the rows."""
     return db.execute(f"select * from {verb}(%s)", [Jsonb(list(runs))]).fetchall()
 
 
 def run_of(claimed: Any, **more: Any) -> dict[str, Any]:
-    """Return what complete_jobs and fail_jobs want to know of a claim."""
+    """Return what the verbs that end many runs want to know of a claim."""
     return {"job_id": str(claimed.id), "claim_id": claimed.claim_id, **more}
 
 
@@ -112,6 +112,7 @@ def test_every_parameter_of_enqueue_job_is_a_key(db: Connection) -> None:
             "concurrency_key": "c",
             "depends_on": [str(parent)],
             "on_parent_failure": "release",
+            "trace_context": {"traceparent": "00-1-2-01"},
         },
     )
     job = one(
@@ -119,12 +120,13 @@ def test_every_parameter_of_enqueue_job_is_a_key(db: Connection) -> None:
         "select job_type, payload, sleep_seconds, message, queue, priority,"
         " extract(epoch from run_at)::integer, max_attempts, retry_delay::text,"
         " retry_delay_max::text, max_losses, timeout::text, unique_key, concurrency_key,"
-        " depends_on, status from jobs where id = %s",
+        " depends_on, status, trace_context from jobs where id = %s",
         row.id,
     )
     assert job == (
         *("mail", {"to": ["a", None]}, 7, "hello", "other", 3, 981173106, 4, "00:00:05"),
         *("00:00:06", 0, "00:00:08", "u", "c", [parent], "blocked"),
+        {"traceparent": "00-1-2-01"},
     )
     assert value(db, "select on_parent_failure from job_dependencies") == "release"
     parameters = set(
@@ -136,7 +138,7 @@ def test_every_parameter_of_enqueue_job_is_a_key(db: Connection) -> None:
     )
     known = "job_type payload sleep_seconds message queue priority run_at delay max_attempts"
     known += " retry_delay retry_delay_max max_losses timeout unique_key concurrency_key"
-    known += " depends_on on_parent_failure"
+    known += " depends_on on_parent_failure trace_context"
     assert parameters == {f"p_{name}" for name in known.split()}
 
 
@@ -221,6 +223,7 @@ def test_all_are_refused_for_one_argument_out_of_range(db: Connection, argument:
     ("wrong", "match"),
     [
         ({"run_at": "2001-01-01", "delay": "1 s"}, "^invalid run_at and delay"),
+        ({"trace_context": "00-1-2-01"}, '^invalid trace_context: "00-1-2-01"'),
         ({"colour": "red"}, r'^invalid job: 1: {"colour": "red"}'),
         ({"p_queue": "a"}, "^invalid job: 1: "),
         ({"id": UNKNOWN_JOB}, "^invalid job: 1: "),
@@ -534,11 +537,12 @@ def test_claimed_jobs_are_queued_again_if_the_caller_rolls_back(db: Connection) 
     assert everything(db) == before
 
 
-# --- complete_jobs and fail_jobs
+# --- complete_jobs, fail_jobs and release_jobs
 
 
 @pytest.mark.parametrize(
-    ("verb", "status"), [("complete_jobs", "succeeded"), ("fail_jobs", "failed")]
+    ("verb", "status"),
+    [("complete_jobs", "succeeded"), ("fail_jobs", "failed"), ("release_jobs", "queued")],
 )
 def test_each_run_has_an_outcome_of_its_own(db: Connection, verb: str, status: str) -> None:
     enqueue_jobs(db, *numbered(1, 5))
@@ -632,6 +636,18 @@ def test_each_failure_says_whether_and_when_to_retry(db: Connection) -> None:
     assert messages(claim_jobs(db, 1)) == ["1"]
 
 
+def test_release_hands_each_back_to_its_place_unless_it_is_to_be_cancelled(db: Connection) -> None:
+    enqueue_jobs(db, *numbered(1, 4))
+    first, second, third, fourth = claim_jobs(db, 4)
+    db.execute("select cancel_job(%s)", [second.id])
+    rows = end_jobs(db, "release_jobs", run_of(third), run_of(second), run_of(first))
+    assert [row.status for row in rows] == ["queued", "cancelled", "queued"]
+    attempts = db.execute("select attempts, losses from jobs order by seq").fetchall()
+    assert attempts == [(0, 0), (0, 0), (0, 0), (1, 0)]
+    assert value(db, "select array_agg(claim_id) from claims") == [fourth.claim_id]
+    assert messages(claim_jobs(db, 9)) == ["1", "3"]
+
+
 @pytest.mark.parametrize("retry_in", ["-1 second", "11 years"])
 def test_all_failures_are_refused_for_one_wrong_retry_in(db: Connection, retry_in: str) -> None:
     enqueue_jobs(db, {}, {})
@@ -640,7 +656,9 @@ def test_all_failures_are_refused_for_one_wrong_retry_in(db: Connection, retry_i
         end_jobs(db, "fail_jobs", run_of(held[0]), run_of(held[1], retry_in=retry_in))
 
 
-@pytest.mark.parametrize("verb", ["complete_jobs", "fail_jobs", "complete_and_claim"])
+@pytest.mark.parametrize(
+    "verb", ["complete_jobs", "fail_jobs", "release_jobs", "complete_and_claim"]
+)
 def test_only_an_array_of_runs_is_accepted(db: Connection, verb: str) -> None:
     enqueue(db)
     held = claim(db)
@@ -660,7 +678,7 @@ def test_only_an_array_of_runs_is_accepted(db: Connection, verb: str) -> None:
     assert everything(db) == before
 
 
-@pytest.mark.parametrize("verb", ["complete_jobs", "fail_jobs"])
+@pytest.mark.parametrize("verb", ["complete_jobs", "fail_jobs", "release_jobs"])
 def test_no_runs_are_none(db: Connection, verb: str) -> None:
     enqueue(db)
     claim(db)
@@ -669,7 +687,10 @@ def test_no_runs_are_none(db: Connection, verb: str) -> None:
     assert everything(db) == before
 
 
-@pytest.mark.parametrize("verbs", [["complete_jobs"] * 2, ["complete_jobs", "fail_jobs"]])
+@pytest.mark.parametrize(
+    "verbs",
+    [["complete_jobs"] * 2, ["complete_jobs", "fail_jobs"], ["complete_jobs", "release_jobs"]],
+)
 def test_two_calls_over_the_same_claims_in_opposite_orders_cannot_deadlock(
     connect: Callable[[], Connection], verbs: list[str]
 ) -> None:
@@ -688,7 +709,7 @@ def test_two_calls_over_the_same_claims_in_opposite_orders_cannot_deadlock(
             assert {row.refusal for row in ours.result()} == {None}
             assert {row.refusal for row in theirs.result()} == {"JQ003"}
     assert value(observer, "select array_agg(distinct status) from jobs") == ["succeeded"]
-    ended = "select count(*) from job_events where verb in ('complete', 'fail')"
+    ended = "select count(*) from job_events where verb in ('complete', 'fail', 'release')"
     assert value(observer, ended) == 20
 
 
@@ -724,7 +745,7 @@ def test_complete_and_claim_ends_some_runs_and_starts_others(db: Connection) -> 
     rows = complete_and_claim(db, *(run_of(row, result=row.message) for row in held), limit=3)
     assert messages(rows) == ["3", "4", "5"]
     assert {(row.status, row.refusal) for row in rows} == {("running", None)}
-    assert rows[0]._fields == (*held[0]._fields, "refusal")
+    assert set(rows[0]._fields) == {*held[0]._fields, "refusal"}
     ended = db.execute("select message, result from jobs where status = 'succeeded' order by seq")
     assert ended.fetchall() == [("1", "1"), ("2", "2")]
     claims = db.execute("select claim_id, job_id from claims order by claim_id").fetchall()
@@ -745,7 +766,11 @@ def test_complete_and_claim_says_first_what_it_could_not_complete(db: Connection
         (held[0].id, held[0].claim_id, "JQ003"),
         (UUID(UNKNOWN_JOB), held[1].claim_id, "JQ002"),
     ]
-    assert all(set(row[2:-1]) == {None} for row in refused)
+    assert all(
+        {name for name, column in row._asdict().items() if column is not None}
+        == {"id", "claim_id", "refusal"}
+        for row in refused
+    )
     assert messages(rows[2:]) == ["3", "4"]
     assert value(db, "select array_agg(distinct worker) from claims") == ["w"]
 

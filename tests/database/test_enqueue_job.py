@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 from tests.support import (
     NOTHING,
     Connection,
+    claim,
     enqueue,
     everything,
     one,
@@ -133,6 +134,10 @@ def test_a_job_runs_at_once_unless_told_otherwise(db: Connection) -> None:
         ("retry_delay_max", "2 years"),
         ("timeout", "0"),
         ("timeout", "2 years"),
+        ("trace_context", Jsonb("00-1-2-01")),
+        ("trace_context", Jsonb(["00-1-2-01"])),
+        ("trace_context", Jsonb(None)),
+        ("trace_context", Jsonb({"tracestate": "x" * 8192})),
     ],
 )
 def test_an_argument_out_of_range_is_refused(db: Connection, argument: str, bad: Any) -> None:
@@ -145,6 +150,21 @@ def test_where_an_argument_is_null_the_queues_default_holds(db: Connection) -> N
     enqueue(db, max_attempts=None, retry_delay=None, retry_delay_max=None, max_losses=None)
     defaults = one(db, f"select {policy} from jobs")
     assert [str(column) for column in defaults] == ["1", "0:00:15", "1:00:00", "3", "None"]
+
+
+def test_every_claim_brings_the_trace_context_of_whoever_enqueued(db: Connection) -> None:
+    trace = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "v=" + "x" * 7500}
+    enqueue(db, trace_context=Jsonb(trace), max_attempts=9)
+    enqueue(db)
+    enqueue(db, trace_context=Jsonb({}))
+    held = claim(db)
+    assert held.trace_context == trace
+    db.execute("select fail_job(%s, %s, p_retry_in => '0')", [held.id, held.claim_id])
+    others = db.execute("select * from claim_jobs(9)").fetchall()
+    assert [row.trace_context for row in others] == [None, {}, trace]
+    db.execute("select release_job(%s, %s)", [held.id, others[2].claim_id])
+    again = one(db, "select * from complete_and_claim('[]')")
+    assert again.trace_context == trace
 
 
 def test_a_payload_of_4_mib_is_accepted_and_a_larger_one_refused(db: Connection) -> None:

@@ -521,6 +521,10 @@ ENDINGS = {
     "cancel_job": ["select cancel_job(%s)", "select release_job(%s, %s)"],
     "time_out_jobs": [TIME_OUT, "select time_out_jobs()"],
     "release_job": ["select release_job(%s, %s)"],
+    "release_jobs": [
+        "select release_jobs(jsonb_build_array(jsonb_build_object("
+        "'job_id', %s::uuid, 'claim_id', %s::bigint)))"
+    ],
     "reclaim_expired_claims": [LOSE, "select reclaim_expired_claims()"],
 }
 
@@ -536,7 +540,7 @@ def test_a_job_set_aside_comes_back_whatever_ends_the_run(db: Connection, ending
     for query in ENDINGS[ending]:
         db.execute(query, [held.id, held.claim_id][: query.count("%s")])
     assert aside(db) == ["k3"]
-    handed_back = ending in ("release_job", "reclaim_expired_claims")
+    handed_back = ending in ("release_job", "release_jobs", "reclaim_expired_claims")
     expected = ["k1"] if handed_back else ["k2"]
     rows = claim_jobs(db)
     assert messages(rows) == expected

@@ -8,7 +8,15 @@ from uuid import UUID
 
 import pytest
 
-from tests.support import Connection, claim, enqueue, everything, one, value
+from tests.support import (
+    Connection,
+    claim,
+    enqueue,
+    everything,
+    one,
+    raises_and_changes_nothing,
+    value,
+)
 
 MAINTAIN = "select run_maintenance()"
 PRUNE = "select prune_jobs()"
@@ -72,6 +80,55 @@ def test_maintenance_with_nothing_to_do_says_so_and_when_it_was(db: Connection) 
     assert value(db, MAINTAIN) == QUIET
     assert everything(db) == before
     assert value(db, "select pg_sequence_last_value('maintained_at')") >= int(started)
+
+
+MAINTAINED = "select setval('maintained_at', (extract(epoch from now() + %s) * 1000000)::bigint)"
+
+
+@pytest.mark.parametrize(
+    ("last", "is_done"),
+    [("-1 min", False), ("-59 min", False), ("-61 min", True), ("1 min", True), ("1 year", True)],
+)
+def test_maintenance_may_be_left_to_whoever_did_it_lately(
+    db: Connection, last: str, is_done: bool
+) -> None:
+    old = ended_long_ago(db, 2)
+    db.execute(MAINTAINED, [last])
+    done = value(db, "select run_maintenance('1 hour')")
+    assert done == ({**QUIET, "pruned": 2} if is_done else None)
+    assert left(db) == ([] if is_done else old)
+
+
+@pytest.mark.parametrize("unless_within", [None, "0"])
+def test_maintenance_is_done_whenever_somebody_insists(
+    db: Connection, unless_within: str | None
+) -> None:
+    for _ in range(3):
+        assert value(db, "select run_maintenance(%s)", unless_within) == QUIET
+
+
+def test_the_first_maintenance_is_always_done_and_the_second_left_alone(db: Connection) -> None:
+    assert value(db, "select run_maintenance('1 hour')") == QUIET
+    last = value(db, "select pg_sequence_last_value('maintained_at')")
+    assert value(db, "select run_maintenance('1 hour')") is None
+    assert value(db, "select pg_sequence_last_value('maintained_at')") == last
+
+
+@pytest.mark.parametrize("unless_within", ["-1 microsecond", "11 years"])
+def test_a_wrong_interval_is_refused(db: Connection, unless_within: str) -> None:
+    with raises_and_changes_nothing(db, "JQ001", "^invalid unless_within"):
+        db.execute("select run_maintenance(%s)", [unless_within])
+
+
+def test_maintenance_that_is_left_alone_waits_for_nobody(
+    connect: Callable[[], Connection],
+) -> None:
+    db, other = connect(), connect()
+    value(db, MAINTAIN)
+    with other.transaction():
+        other.execute("lock table jobs, claims, job_dependencies, schedules, worker_sightings")
+        db.execute("set lock_timeout = '1 ms'")
+        assert value(db, "select run_maintenance('1 hour')") is None
 
 
 def test_maintenance_does_all_that_is_overdue_and_counts_it(db: Connection) -> None:

@@ -1,0 +1,1 @@
+drop function job_queue.wake_workers(text[]);

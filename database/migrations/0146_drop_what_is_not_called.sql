@@ -1,0 +1,6 @@
+-- depends: 0145_run_maintenance
+
+drop function job_queue.is_in_order(
+  text, jsonb, integer, text, text, integer, timestamptz, integer, interval, interval, integer,
+  interval, text, text, text
+);
