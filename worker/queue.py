@@ -1,152 +1,191 @@
-"""The worker's calls of the queue's functions, over one connection, reopened when it breaks."""
+"""The worker's calls of the queue's functions."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from operator import itemgetter
 from uuid import UUID
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
-from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
+from worker.connection import Link
 
-CLAIM_DOES_NOT_HOLD = {"JQ002", "JQ003", "JQ004"}
-NOT_MIGRATED = {"3F000", "42883"}
-"""invalid_schema_name, undefined_function"""
+_CLAIM_COLUMNS = """
+  id, claim_id, job_type, payload, queue, priority, attempt, max_attempts, losses, timeout,
+  created_at, run_at, updated_at as claimed_at, sleep_seconds, message, trace_context
+"""
 
-CONNECTION_DEFAULTS = {
-    "application_name": "job_queue worker",
-    "connect_timeout": "5",
-    # A server that vanishes without a word is noticed within 15 seconds.
-    "keepalives_idle": "5",
-    "keepalives_interval": "5",
-    "keepalives_count": "2",
-    "tcp_user_timeout": "15000",
-}
+_CLAIM_JOBS = f"""
+select null::text as refusal, {_CLAIM_COLUMNS}
+  from job_queue.claim_jobs(
+         p_limit => %(limit)s, p_worker => %(worker)s, p_queues => %(queues)s,
+         p_job_types => %(job_types)s, p_lease => %(lease)s)
+"""
 
-_CLAIM_NEXT_JOB = """
-select id, claim_id, sleep_seconds, message
-  from job_queue.claim_next_job(
-         p_worker => %(worker)s, p_job_types => array['sleep'], p_lease => %(lease)s)
+_COMPLETE_AND_CLAIM = f"""
+select refusal, {_CLAIM_COLUMNS}
+  from job_queue.complete_and_claim(
+         p_runs => %(runs)s::jsonb, p_limit => %(limit)s, p_worker => %(worker)s,
+         p_queues => %(queues)s, p_job_types => %(job_types)s, p_lease => %(lease)s)
+"""
+
+_COMPLETE_JOBS = """
+select claim_id, status, refusal from job_queue.complete_jobs(p_runs => %(runs)s::jsonb)
+"""
+
+_FAIL_JOBS = """
+select claim_id, status, refusal from job_queue.fail_jobs(p_runs => %(runs)s::jsonb)
+"""
+
+_RELEASE_JOBS = """
+select claim_id, status, refusal from job_queue.release_jobs(p_runs => %(runs)s::jsonb)
+"""
+
+_SNOOZE_JOB = """
+select job_queue.snooze_job(
+         p_job_id => %(job_id)s, p_claim_id => %(claim_id)s, p_delay => %(delay)s)
 """
 
 _HEARTBEAT = """
-select held, cancel_requested
-  from job_queue.heartbeat(p_claim_ids => %(claim_ids)s)
-"""
-
-_COMPLETE_JOB = """
-select job_queue.complete_job(
-         p_job_id => %(job_id)s, p_claim_id => %(claim_id)s, p_result => %(result)s)
-"""
-
-_FAIL_JOB = """
-select job_queue.fail_job(
-         p_job_id => %(job_id)s, p_claim_id => %(claim_id)s, p_error => %(error)s)
-"""
-
-_RELEASE_JOB = """
-select job_queue.release_job(p_job_id => %(job_id)s, p_claim_id => %(claim_id)s)
+select claim_id, held, cancel_requested from job_queue.heartbeat(p_claim_ids => %(claim_ids)s)
 """
 
 _RUN_MAINTENANCE = """
-select job_queue.run_maintenance()
+select job_queue.run_maintenance(p_unless_within => %(unless_within)s)
+"""
+
+_START_LISTENING = """
+select job_queue.start_listening(p_queues => %(queues)s)
+"""
+
+_STOP_LISTENING = """
+select job_queue.stop_listening(p_queues => %(queues)s)
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Job:
     """A claimed job."""
 
     id: UUID
     claim_id: int
-    sleep_seconds: int
-    message: str | None
+    job_type: str
+    payload: str
+    """JSON."""
+    queue: str
+    priority: int
+    attempt: int
+    """1 for the first."""
+    max_attempts: int
+    losses: int
+    """How often a worker died, or was silent for too long, while it ran the job."""
+    timeout: timedelta | None
+    """How long this attempt may take."""
+    created_at: datetime
+    run_at: datetime
+    claimed_at: datetime
+    sleep_seconds: int = 0
+    message: str | None = None
+    trace_context: str | None = None
+    """JSON: the enqueuer's W3C trace context."""
 
 
-class ClaimLost(Exception):
-    """This worker's claim no longer holds: the job has ended or is another worker's."""
+_job_of = itemgetter(*Job.__slots__)
 
-
-class QueueUnavailable(Exception):
-    """The database, or the schema in it, cannot be used now."""
-
-
-class InvalidResult(Exception):
-    """The database cannot store what the job returned."""
+Ends = dict[int, str | None]
+"""For each claim id the SQLSTATE with which the end of the run was refused, or None."""
 
 
 class Queue:
-    """The queue as one worker sees it. Every call is one transaction.
+    """The queue as one worker sees it, over one connection. Every call is one transaction.
 
     Each method raises QueueUnavailable when it could not be known to succeed: call it again.
     """
 
-    def __init__(self, conninfo: str, worker: str, lease_seconds: float) -> None:
-        self._connect_arguments: dict[str, Any] = {
-            **CONNECTION_DEFAULTS,
-            **conninfo_to_dict(conninfo),
+    def __init__(
+        self,
+        link: Link,
+        worker: str,
+        lease_seconds: float,
+        job_types: Sequence[str],
+        queues: Callable[[], list[str] | None] = lambda: None,
+    ) -> None:
+        self.link = link
+        self._queues = queues
+        self._claim_arguments = {
+            "worker": worker,
+            "lease": timedelta(seconds=lease_seconds),
+            "job_types": list(job_types),
         }
-        self._worker = worker
-        self._lease = timedelta(seconds=lease_seconds)
-        self._connection: psycopg.Connection[dict[str, Any]] | None = None
 
-    def claim_next_job(self) -> Job | None:
-        """Claim the next job that this worker can run; return None if none is waiting."""
-        rows = self._call(_CLAIM_NEXT_JOB, {"worker": self._worker, "lease": self._lease})
-        return Job(**rows[0]) if rows else None
+    def claim(self, limit: int) -> list[Job]:
+        """Claim the next jobs that this worker can run, at most so many."""
+        rows = self.link.call(
+            _CLAIM_JOBS, {**self._claim_arguments, "queues": self._queues(), "limit": limit}
+        )
+        return [Job(*_job_of(row)) for row in rows]
 
-    def heartbeat(self, job: Job) -> bool:
-        """Renew the claim's lease; return whether the job was asked to stop.
+    def complete_and_claim(
+        self, completions: Iterable[tuple[Job, str]], limit: int
+    ) -> tuple[Ends, list[Job]]:
+        """Report success, with the results as JSON, and claim the next jobs."""
+        completed = list(completions)
+        rows = self.link.call(
+            _COMPLETE_AND_CLAIM,
+            {
+                **self._claim_arguments,
+                "queues": self._queues(),
+                "limit": limit,
+                "runs": _runs(completed),
+            },
+        )
+        ends: Ends = {job.claim_id: None for job, _ in completed}
+        ends |= {row["claim_id"]: row["refusal"] for row in rows if row["refusal"]}
+        return ends, [Job(*_job_of(row)) for row in rows if not row["refusal"]]
 
-        Raise ClaimLost if the claim no longer holds.
-        """
-        [answer] = self._call(_HEARTBEAT, {"claim_ids": [job.claim_id]})
-        if not answer["held"]:
-            raise ClaimLost(f"claim {job.claim_id} was lost")
-        return bool(answer["cancel_requested"])
+    def complete(self, completions: Iterable[tuple[Job, str]]) -> Ends:
+        """Report success, with the results as JSON. Raises InvalidValue for one of them."""
+        return self._end(_COMPLETE_JOBS, _runs(completions))
 
-    def complete_job(self, job: Job, result: Any) -> None:
-        """Report success. Raise ClaimLost or InvalidResult if the database refuses it."""
-        self._end(_COMPLETE_JOB, job, result=Jsonb(result))
+    def fail(self, failures: Iterable[tuple[Job, str]]) -> Ends:
+        """Report failure; each with its error, retryable and retry_in as members of JSON."""
+        return self._end(_FAIL_JOBS, _runs(failures, member=""))
 
-    def fail_job(self, job: Job, error: str) -> None:
-        """Report failure, whatever the error's text holds. Raise ClaimLost if that is refused."""
-        text = error.replace("\0", "\N{REPLACEMENT CHARACTER}")
-        self._end(_FAIL_JOB, job, error=text.encode(errors="replace").decode())
+    def release(self, jobs: Iterable[Job]) -> Ends:
+        """Hand jobs back unfinished; the attempt does not count."""
+        return self._end(_RELEASE_JOBS, _runs(((job, "") for job in jobs), member=""))
 
-    def release_job(self, job: Job) -> None:
-        """Hand the job back unfinished. Raise ClaimLost if that is refused."""
-        self._end(_RELEASE_JOB, job)
+    def snooze(self, job: Job, delay: timedelta) -> None:
+        """Put the job off. Raises ClaimRefused if the claim does not hold."""
+        self.link.call(_SNOOZE_JOB, {"job_id": job.id, "claim_id": job.claim_id, "delay": delay})
 
-    def run_maintenance(self) -> None:
-        """Do what has to be done from time to time: fire schedules, prune old jobs, and so on."""
-        self._call(_RUN_MAINTENANCE, {})
+    def heartbeat(self, claim_ids: Sequence[int]) -> dict[int, tuple[bool, bool]]:
+        """Renew the leases; return for each claim whether it holds and whether to stop."""
+        rows = self.link.call(_HEARTBEAT, {"claim_ids": list(claim_ids)})
+        return {row["claim_id"]: (row["held"], row["cancel_requested"]) for row in rows}
 
-    def close(self) -> None:
-        """Close the connection; the next call opens another."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+    def run_maintenance(self, unless_within: float) -> None:
+        """Fire schedules, prune old jobs and so on, unless somebody has within so many seconds."""
+        self.link.call(_RUN_MAINTENANCE, {"unless_within": timedelta(seconds=unless_within)})
 
-    def _end(self, query: str, job: Job, **parameters: Any) -> None:
-        self._call(query, {"job_id": job.id, "claim_id": job.claim_id, **parameters})
+    def start_listening(self, queues: list[str] | None) -> bool:
+        """Ask to be notified of new jobs; return whether notifications will come."""
+        [row] = self.link.call(_START_LISTENING, {"queues": queues})
+        return bool(row["start_listening"])
 
-    def _call(self, query: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-        try:
-            if self._connection is None:
-                self._connection = psycopg.connect(
-                    autocommit=True, row_factory=dict_row, **self._connect_arguments
-                )
-            return self._connection.execute(query, parameters).fetchall()
-        except psycopg.Error as error:
-            reason = " ".join((error.diag.message_primary or str(error)).split())
-            if error.sqlstate in CLAIM_DOES_NOT_HOLD:
-                raise ClaimLost(reason) from None
-            if isinstance(error, psycopg.DataError):
-                raise InvalidResult(reason) from None
-            self.close()
-            if error.sqlstate in NOT_MIGRATED:
-                reason += "; has `yoyo apply` been run?"
-            raise QueueUnavailable(reason) from None
+    def stop_listening(self, queues: list[str] | None) -> None:
+        """Ask not to be."""
+        self.link.call(_STOP_LISTENING, {"queues": queues})
+
+    def _end(self, query: str, runs: str) -> Ends:
+        return {row["claim_id"]: row["refusal"] for row in self.link.call(query, {"runs": runs})}
+
+
+def _runs(members: Iterable[tuple[Job, str]], member: str = ', "result": ') -> str:
+    """Return the runs as JSON, from parts that are JSON already."""
+    return (
+        "["
+        + ", ".join(
+            f'{{"job_id": "{job.id}", "claim_id": {job.claim_id}{member}{text}}}'
+            for job, text in members
+        )
+        + "]"
+    )

@@ -1,27 +1,55 @@
-"""The worker's loop: claim a job, run it, report how it ended, and again."""
+"""The worker's loop: tell the queue which runs ended and how, claim the next jobs, and again."""
 
+import json
 import logging
 import random
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from itertools import accumulate
 
-from worker.handlers import HandBack
-from worker.queue import ClaimLost, InvalidResult, Job, Queue, QueueUnavailable
+from worker import metrics
+from worker.background import Heart
+from worker.connection import Backoff, ClaimRefused, InvalidValue, QueueUnavailable
+from worker.executor import Ended, Executor
+from worker.metrics import JobTypeMetrics
+from worker.outcomes import HandBack
+from worker.pulse import Pulse
+from worker.queue import Ends, Job, Queue
+from worker.registry import Handler
+from worker.run import Outcome, Run, Verb
 from worker.settings import Settings
 from worker.shutdown import Shutdown
+from worker.waker import Waker
 
 logger = logging.getLogger(__name__)
 
-Handler = Callable[[Job, Shutdown, Callable[[], None]], Any]
+LONGEST_WAIT = 1.0
+"""Seconds between signs of life of the loop."""
 
-FIRST_RETRY_DELAY = 0.1
-LONGEST_RETRY_DELAY = 5.0
-"""Seconds between attempts to reach a database that is away."""
+SOON = 0.2
+"""Within so many seconds a job that is claimed ahead must be able to start."""
 
-MAINTENANCE_INTERVAL = 2.0
-"""Seconds between calls of run_maintenance, give or take a quarter."""
+NOT_SO_SOON = 2.0
+"""Seconds after which a job that was claimed ahead and has not started is handed back."""
+
+BUSY = 8
+"""The size of a full batch from which on a worker is too busy to be notified of more."""
+
+ENOUGH_WAKES_IN_VAIN = 3
+"""After so many notifications in a row that led to no job, the worker polls for a while."""
+
+LONGEST_REPORT = 8_388_608
+"""The results, in characters, beyond which a call reports no more runs."""
+
+LAST_CALL = 1.0
+"""Seconds before the end of the grace period at which what still runs is told to stop, and seconds
+after it that the last calls of the database may take."""
+
+REFUSALS = {
+    "JQ002": "there is no such job",
+    "JQ003": "the job has ended or is queued again",
+    "JQ004": "another claim holds the job",
+}
 
 
 class Abandoned(Exception):
@@ -29,152 +57,338 @@ class Abandoned(Exception):
 
 
 class Runner:
-    """Runs jobs, one at a time, until a stop is asked for."""
+    """Runs jobs until a stop is asked for."""
 
     def __init__(
-        self, settings: Settings, queue: Queue, handler: Handler, shutdown: Shutdown
+        self,
+        settings: Settings,
+        handlers: Mapping[str, Handler],
+        queue: Queue,
+        heart: Heart,
+        executor: Executor,
+        waker: Waker,
+        shutdown: Shutdown,
+        pulse: Pulse,
     ) -> None:
         self._settings = settings
         self._queue = queue
-        self._handler = handler
+        self._heart = heart
+        self._executor = executor
+        self._waker = waker
         self._shutdown = shutdown
-        self._away_because: str | None = None
-        self._retry_delay = FIRST_RETRY_DELAY
-        self._maintenance_due_at = 0.0
-        self._not_maintained_because: str | None = None
+        self._pulse = pulse
+        self._metrics = {job_type: JobTypeMetrics(job_type) for job_type in handlers}
+        self._unreported: list[Ended] = []
+        self._batch = 1
+        self._claim_due_at = 0.0
+        self._listen_due_at = 0.0
+        self._is_woken = False
+        self._wakes_in_vain = 0
+        self._backoff = Backoff()
+        self._has_complained = False
+        self.unready_because: str | None = "the database has not been reached yet"
+        """Why the worker cannot work now."""
 
     def run(self) -> None:
-        """Claim and run jobs until a stop is asked for; poll only while the queue is empty.
+        """Claim and run jobs until a stop is asked for; then let them end.
 
-        Raises Abandoned if the database stayed away when the last job's end had to be reported.
+        Raises Abandoned if the database stayed away when the end of a job had to be reported.
         """
-        logger.info(
-            "worker %s started, polling every %g s",
-            self._settings.name,
-            self._settings.poll_seconds,
-        )
-        while not self._shutdown.requested:
-            self._still_alive()
-            self._maintain_if_due()
-            try:
-                job = self._queue.claim_next_job()
-            except QueueUnavailable as error:
-                self._queue_is_away(error)
-                self._shutdown.wait(self._next_delay())
-                continue
-            self._queue_answers()
-            if job is None:
-                self._shutdown.wait(self._settings.poll_seconds)
-            else:
-                self._run_job(job)
-        self._queue.close()
-        logger.info("worker %s stopped", self._settings.name)
-
-    def _run_job(self, job: Job) -> None:
-        ids = {"job_id": job.id, "claim_id": job.claim_id}
-        logger.info("job %s claimed (claim %d)", job.id, job.claim_id, extra=ids)
-        started_at = time.monotonic()
         try:
-            outcome = self._outcome(job)
-        except ClaimLost as lost:
-            outcome = f"discarded, {lost},"
-        seconds = time.monotonic() - started_at
-        logger.info("job %s %s after %.1f s", job.id, outcome, seconds, extra=ids)
+            while not self._shutdown.requested:
+                try:
+                    self._turn()
+                except QueueUnavailable as error:
+                    self._is_away(error)
+                    self._shutdown.wait(self._backoff.next_delay())
+            self._drain()
+        finally:
+            self._queue.link.close()
 
-    def _outcome(self, job: Job) -> str:
-        """Run the job, report how it ended, and return that for the log."""
-        try:
-            result = self._handler(job, self._shutdown, self._heart(job))
-            self._report(lambda: self._queue.complete_job(job, result))
-            return "succeeded"
-        except (ClaimLost, Abandoned):
-            raise
-        except HandBack as reason:
-            self._report(lambda: self._queue.release_job(job))
-            return str(reason)
-        except Exception as error:
-            logger.debug("job %s raised", job.id, exc_info=True)
-            text = f"{type(error).__name__}: {error}"
-            self._report(lambda: self._queue.fail_job(job, text))
-            return f"failed ({text})"
-
-    def _heart(self, job: Job) -> Callable[[], None]:
-        """Return what the handler calls to say that it is alive: often, but it seldom costs a call.
-
-        It raises ClaimLost once the job is no longer this worker's, HandBack once it is cancelled.
-        """
-        interval = self._settings.lease_seconds / 3
-        next_beat = time.monotonic() + interval
-
-        def beat() -> None:
-            nonlocal next_beat
-            self._still_alive()
-            if time.monotonic() < next_beat:
-                self._maintain_if_due()
-                return
-            try:
-                cancel_requested = self._queue.heartbeat(job)
-            except QueueUnavailable as error:
-                self._queue_is_away(error)
-            else:
-                self._queue_answers()
-                next_beat = time.monotonic() + interval
-                if cancel_requested:
-                    raise HandBack("stopped, as it was asked to,")
-
-        return beat
-
-    def _maintain_if_due(self) -> None:
-        """Tick the queue's maintenance. Jobs do not depend on its success, so it stops nothing.
-
-        A heartbeat that is due comes first: after an outage maintenance would take the job away.
-        """
-        if time.monotonic() < self._maintenance_due_at:
+    def _turn(self) -> None:
+        """Report, claim, and if there is nothing to do, wait until there is."""
+        self._look_after_runs()
+        for run in self._executor.take_waiting(longer_than=NOT_SO_SOON):
+            self._unreported.append((run, Outcome("release", "handed back, as it could not start")))
+        if self._report_and_claim():
             return
-        jitter = random.uniform(0.75, 1.25)
-        self._maintenance_due_at = time.monotonic() + MAINTENANCE_INTERVAL * jitter
-        try:
-            self._queue.run_maintenance()
-        except (QueueUnavailable, InvalidResult) as error:
-            if str(error) not in (self._away_because, self._not_maintained_because):
-                logger.warning("maintenance failed: %s", error)
-            self._not_maintained_because = str(error)
-        else:
-            self._not_maintained_because = None
+        self._waker.announce_wait()
+        if self._executor.has_ended_runs or self._shutdown.requested:
+            return
+        self._sleep()
 
-    def _report(self, call: Callable[[], None]) -> None:
-        """Tell the queue how a job ended, however long that takes, but no longer than the grace."""
-        while True:
+    def _look_after_runs(self) -> None:
+        self._pulse.beat("loop")
+        self._executor.stop_overdue()
+        self._unreported += self._executor.take_ended()
+
+    def _report_and_claim(self) -> bool:
+        """Do what is due; return whether more is waiting to be claimed.
+
+        The end of a run is a reason to look: it may have made room in a queue with a limit.
+        """
+        is_due = bool(self._unreported) or time.monotonic() >= self._claim_due_at
+        self._report_failures()
+        limit = self._claim_limit() if is_due else 0
+        reason = self._heart.unwell_because
+        if limit == 0 or reason is not None:
+            self._report_completions()
+            if limit and reason is not None:
+                raise QueueUnavailable(reason)
+            if reason is None:
+                self._is_reached()
+            return False
+        jobs = self._report_completions_and_claim(limit)
+        self._is_reached()
+        self._start(jobs)
+        self._judge_wake(bool(jobs))
+        if len(jobs) < limit:
+            self._batch = max(len(jobs), 1)
+            jitter = random.uniform(0.75, 1.0)
+            self._claim_due_at = time.monotonic() + self._settings.poll_seconds * jitter
+            return False
+        if self._batch >= BUSY:
+            self._stop_listening()
+        self._batch = min(self._batch * 2, self._settings.concurrency + self._settings.prefetch)
+        self._claim_due_at = 0.0
+        return True
+
+    def _claim_limit(self) -> int:
+        """Return how many jobs to claim now: no more than can start soon."""
+        running, waiting = self._executor.counts
+        ahead = min(self._settings.prefetch, self._executor.could_start_within(SOON))
+        if waiting > ahead // 2:
+            return 0
+        room = self._settings.concurrency - running - waiting + ahead
+        return max(min(room, self._batch), 0)
+
+    def _start(self, jobs: list[Job]) -> None:
+        runs = [Run(job) for job in jobs]
+        for run in runs:
+            self._metrics[run.job.job_type].claimed(run.job)
+            logger.info("job %s claimed", run.job.id, extra=run.ids)
+        self._executor.add(runs)
+
+    # How runs ended. Each method drops from _unreported what the queue knows.
+
+    def _report_failures(self) -> None:
+        """Report all that did not succeed."""
+        by_verb: dict[Verb, list[Ended]] = {}
+        for run, outcome in self._unreported:
+            by_verb.setdefault(outcome.verb, []).append((run, outcome))
+        if nothing := by_verb.get("nothing"):
+            self._reported(nothing, {})
+        if failed := by_verb.get("fail"):
+            self._reported(failed, self._fail(failed))
+        if released := by_verb.get("release"):
+            self._reported(released, self._queue.release(run.job for run, _ in released))
+        for run, outcome in by_verb.get("snooze", []):
+            assert outcome.delay is not None
             try:
-                call()
-            except QueueUnavailable as error:
-                if self._shutdown.seconds_left <= 0:
-                    raise Abandoned(f"the end of a job could not be recorded: {error}") from None
-                self._queue_is_away(error)
-                self._shutdown.pause(self._next_delay())
-            else:
-                self._queue_answers()
-                return
+                self._queue.snooze(run.job, outcome.delay)
+                self._reported([(run, outcome)], {})
+            except ClaimRefused as error:
+                self._reported([(run, outcome)], {run.job.claim_id: str(error)})
 
-    def _queue_is_away(self, error: QueueUnavailable) -> None:
+    def _fail(self, failed: list[Ended]) -> Ends:
+        try:
+            return self._queue.fail((run.job, _failure_members(outcome)) for run, outcome in failed)
+        except InvalidValue as error:
+            logger.warning("errors that could not be stored: %s", error)
+            unstorable = Outcome("fail", "failed, with an error that could not be stored")
+            return self._queue.fail((run.job, _failure_members(unstorable)) for run, _ in failed)
+
+    def _report_completions_and_claim(self, limit: int) -> list[Job]:
+        completed = self._completed()
+        if not completed:
+            return self._queue.claim(limit)
+        try:
+            ends, jobs = self._queue.complete_and_claim(
+                ((run.job, outcome.text) for run, outcome in completed), limit
+            )
+        except InvalidValue:
+            self._report_completions_singly()
+            return self._queue.claim(limit)
+        self._reported(completed, ends)
+        return jobs
+
+    def _report_completions(self) -> None:
+        completed = self._completed()
+        if not completed:
+            return
+        try:
+            ends = self._queue.complete((run.job, outcome.text) for run, outcome in completed)
+        except InvalidValue:
+            self._report_completions_singly()
+        else:
+            self._reported(completed, ends)
+
+    def _report_completions_singly(self) -> None:
+        """Find the results that the database does not take, and fail their jobs."""
+        for run, outcome in self._completed():
+            try:
+                ends = self._queue.complete([(run.job, outcome.text)])
+            except InvalidValue as error:
+                refused = Outcome("fail", f"the result could not be stored: {error}", False)
+                self._unreported.remove((run, outcome))
+                self._unreported.append((run, refused))
+            else:
+                self._reported([(run, outcome)], ends)
+        self._report_failures()
+
+    def _completed(self) -> list[Ended]:
+        """Return the runs that succeeded, as many as one call can report."""
+        completed = [ended for ended in self._unreported if ended[1].verb == "complete"]
+        sizes = accumulate(len(outcome.text) for _, outcome in completed)
+        return completed[: 1 + sum(size <= LONGEST_REPORT for size in sizes)]
+
+    def _reported(self, ended: list[Ended], ends: Ends) -> None:
+        known = {run.job.claim_id for run, _ in ended}
+        self._unreported = [one for one in self._unreported if one[0].job.claim_id not in known]
+        for run, outcome in ended:
+            self._executor.forget(run)
+            refusal = ends.get(run.job.claim_id)
+            seconds = run.seconds
+            lost = refusal is not None or (outcome.verb == "nothing" and not run.completed)
+            verb = "lost" if lost else "complete" if run.completed else outcome.verb
+            self._metrics[run.job.job_type].ended(verb, seconds)
+            _log_end(run, outcome, refusal, seconds)
+
+    # Waiting
+
+    def _sleep(self) -> None:
+        """Wait for the end of a run, a notification, or the time of the next look."""
+        link = self._queue.link
+        has_room = sum(self._executor.counts) < self._settings.concurrency
+        if has_room and self._start_listening():
+            return
+        seconds = min(LONGEST_WAIT, self._executor.seconds_to_deadline())
+        if has_room:
+            seconds = min(seconds, max(self._claim_due_at - time.monotonic(), 0.0))
+        if not link.notified():
+            is_readable = self._waker.wait(seconds, link.fileno() if link.is_open else None)
+            if not (is_readable and link.notified()):
+                return
+        if has_room:
+            self._claim_due_at = 0.0
+            self._is_woken = True
+        else:
+            self._stop_listening()
+
+    def _judge_wake(self, has_found_jobs: bool) -> None:
+        """Poll for a while if notifications tell of jobs that are not for this worker."""
+        if has_found_jobs:
+            self._wakes_in_vain = 0
+        elif self._is_woken:
+            self._wakes_in_vain += 1
+            if self._wakes_in_vain == ENOUGH_WAKES_IN_VAIN:
+                self._wakes_in_vain = 0
+                self._stop_listening()
+                self._listen_due_at = time.monotonic() + self._settings.poll_seconds
+        self._is_woken = False
+
+    def _start_listening(self) -> bool:
+        """Ask to be notified of new jobs; return whether that is new: look once more then."""
+        link = self._queue.link
+        if not (self._settings.listen and link.has_session) or link.is_listening:
+            return False
+        if time.monotonic() < self._listen_due_at:
+            return False
+        self._listen_due_at = time.monotonic() + self._settings.poll_seconds
+        link.is_listening = self._queue.start_listening(self._settings.queues.names)
+        if link.is_listening:
+            self._claim_due_at = 0.0
+        return link.is_listening
+
+    def _stop_listening(self) -> None:
+        """Spare those who enqueue the notifications."""
+        if self._queue.link.is_listening:
+            self._queue.stop_listening(self._settings.queues.names)
+            self._queue.link.is_listening = False
+            self._listen_due_at = 0.0
+
+    def _is_away(self, error: QueueUnavailable) -> None:
         """Say why, but say it once."""
-        self._still_alive()
-        if str(error) != self._away_because:
-            self._away_because = str(error)
+        metrics.UNAVAILABLE.labels("loop").inc()
+        self._claim_due_at = self._listen_due_at = 0.0  # nobody told of what came meanwhile
+        if str(error) != self.unready_because:
+            self.unready_because = str(error)
+            self._has_complained = True
             logger.warning("waiting for the queue: %s", error)
 
-    def _next_delay(self) -> float:
-        """Return seconds to wait for a queue that is away: more each time, never quite the same."""
-        delay = self._retry_delay
-        self._retry_delay = min(delay * 2, LONGEST_RETRY_DELAY)
-        return delay * random.uniform(0.5, 1.0)
+    def _is_reached(self) -> None:
+        metrics.LAST_ANSWER.set_to_current_time()
+        if self.unready_because is not None:
+            if self._has_complained:
+                logger.info("the queue answers")
+            self._has_complained = False
+            self.unready_because = None
+            self._backoff.reset()
 
-    def _queue_answers(self) -> None:
-        if self._away_because is not None:
-            self._away_because = None
-            self._retry_delay = FIRST_RETRY_DELAY
-            logger.info("the queue answers")
+    # The end
 
-    def _still_alive(self) -> None:
-        if self._settings.health_file is not None:
-            Path(self._settings.health_file).touch()
+    def _drain(self) -> None:
+        """Let what runs end within the grace period, and hand back the rest."""
+        told_at = min(LAST_CALL, self._settings.grace_seconds / 4)
+        is_told = False
+        while True:
+            self._look_after_runs()
+            for run in self._executor.take_waiting():
+                self._unreported.append((run, Outcome("release", "handed back, unstarted")))
+            seconds_left = self._shutdown.seconds_left()
+            if seconds_left <= told_at and not is_told:
+                is_told = True
+                for run in self._executor.running():
+                    run.stop(HandBack("handed back"))
+            if seconds_left <= 0:
+                for run in self._executor.running():
+                    self._unreported.append((run, Outcome("release", "handed back, running")))
+            self._queue.link.limit_calls(max(seconds_left, 0.0) + LAST_CALL)
+            try:
+                self._report_failures()
+                self._report_completions()
+            except QueueUnavailable as error:
+                if seconds_left <= 0:
+                    raise Abandoned(f"the end of a job could not be recorded: {error}") from None
+                self._is_away(error)
+                time.sleep(min(self._backoff.next_delay(), max(seconds_left, 0.0)))
+                continue
+            if seconds_left <= 0 or not self._executor.held():
+                return
+            self._waker.announce_wait()
+            if not self._executor.has_ended_runs:
+                next_step = seconds_left - (0.0 if is_told else told_at)
+                deadline = self._executor.seconds_to_deadline()
+                self._waker.wait(min(LONGEST_WAIT, next_step, deadline))
+
+
+def _failure_members(outcome: Outcome) -> str:
+    """Return what fail_jobs is to know of a failure, as JSON; the text cannot be refused."""
+    error = outcome.text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    members = {"error": error.encode(errors="replace").decode(), "retryable": outcome.retryable}
+    if outcome.delay is not None:
+        members["retry_in"] = f"{outcome.delay.total_seconds()} seconds"
+    return ", " + json.dumps(members)[1:-1]
+
+
+def _log_end(run: Run, outcome: Outcome, refusal: str | None, seconds: float | None) -> None:
+    level = logging.INFO
+    ended = outcome.text
+    if refusal is not None:
+        level = logging.WARNING
+        ended = f"discarded, {REFUSALS.get(refusal, refusal)},"
+    elif outcome.verb == "complete":
+        ended = "succeeded"
+    elif outcome.verb == "fail":
+        level = logging.WARNING
+        ended = f"failed ({' '.join(outcome.text.split())[:500]})"
+    elif outcome.verb == "snooze":
+        ended = f"snoozed for {outcome.delay}"
+    elif outcome.verb == "nothing" and not run.completed:
+        level = logging.WARNING
+        ended = f"discarded, {outcome.text},"
+    after = "" if seconds is None else f" after {seconds:.1f} s"
+    text = f"job {run.job.id} {ended}{after}"
+    if outcome.traceback is not None:
+        text += f"\n{outcome.traceback}"
+    logger.log(level, "%s", text, extra={**run.ids, "duration_seconds": seconds})

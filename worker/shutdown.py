@@ -22,18 +22,10 @@ class Shutdown:
         """Whether a stop has been asked for."""
         return self._requested.is_set()
 
-    @property
     def seconds_left(self) -> float:
-        """Seconds until the grace period ends: infinite before a stop is asked for."""
+        """Return seconds until the grace period ends: infinite before a stop is asked for."""
         return self._deadline - time.monotonic()
 
     def wait(self, seconds: float) -> None:
         """Wait until a stop is asked for, which may have happened, or for so many seconds."""
         self._requested.wait(seconds)
-
-    def pause(self, seconds: float) -> None:
-        """Wait for so many seconds, in the grace period too; a stop asked for now cuts it short."""
-        if self.requested:
-            time.sleep(seconds)
-        else:
-            self._requested.wait(seconds)

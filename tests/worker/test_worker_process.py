@@ -2,9 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -12,19 +10,7 @@ from psycopg.conninfo import make_conninfo
 
 from database.local import migrate
 from tests.support import Connection, embedded_server, enqueue, eventually, one, value
-from tests.worker.conftest import WorkerProcess
-
-StartWorker = Callable[..., WorkerProcess]
-
-
-def job(db: Connection, job_id: Any) -> Any:
-    """Return the job as it is now."""
-    return one(db, "select * from job_queue.get_job(%s)", job_id)
-
-
-def wait_for(db: Connection, job_id: Any, status: str) -> Any:
-    """Wait until the job has this status; return it."""
-    return eventually(lambda: (found := job(db, job_id)).status == status and found)
+from tests.worker.conftest import StartWorker, job, wait_for
 
 
 def test_a_job_sleeps_and_succeeds_with_what_it_slept_and_its_message(
@@ -43,7 +29,7 @@ def test_jobs_run_one_after_the_other_without_a_poll_between_them(
     db: Connection, start_worker: StartWorker
 ) -> None:
     job_ids = [enqueue(db, sleep_seconds=0) for _ in range(50)]
-    start_worker(POLL_SECONDS="86400")
+    start_worker(POLL_SECONDS="86400", WORKER_CONCURRENCY="1")
     wait_for(db, job_ids[-1], "succeeded")
     ended = db.execute("select id from jobs order by updated_at").fetchall()
     assert [row.id for row in ended] == job_ids
@@ -68,6 +54,7 @@ def test_several_workers_share_the_jobs_and_run_none_twice(
     job_ids = [enqueue(db, sleep_seconds=0) for _ in range(100)]
     eventually(lambda: value(db, "select count(*) = 100 from jobs where status = 'succeeded'"))
     for worker in workers:
+        worker.wait_until_it_logs("started")
         assert worker.stop() == 0
     logs = "".join(worker.log for worker in workers)
     assert [logs.count(f"job {job_id} claimed") for job_id in job_ids] == [1] * 100
@@ -77,7 +64,7 @@ def test_several_workers_share_the_jobs_and_run_none_twice(
 def test_a_stop_lets_a_job_finish_that_can_within_the_grace_period(
     db: Connection, start_worker: StartWorker, signal_number: int
 ) -> None:
-    worker = start_worker()
+    worker = start_worker(WORKER_CONCURRENCY="1")
     running = enqueue(db, sleep_seconds=2)
     waiting = enqueue(db, sleep_seconds=0)
     wait_for(db, running, "running")
@@ -123,7 +110,7 @@ def test_a_worker_whose_claim_was_lost_discards_the_result_and_goes_on(
         held = one(db, "table claims")
         db.execute("select release_job(%s, %s)", [held.job_id, held.claim_id])
         newer = one(db, "select * from claim_next_job('somebody else')")
-    worker.wait_until_it_logs(f"claim {held.claim_id} does not hold job {job_id}")
+    worker.wait_until_it_logs(f"job {job_id} discarded, another claim holds the job, after")
     assert job(db, job_id).status == "running"
     db.execute("select complete_job(%s, %s, '42')", [job_id, newer.claim_id])
     wait_for(db, enqueue(db, sleep_seconds=0), "succeeded")
@@ -334,7 +321,7 @@ def test_the_health_file_moves_while_the_worker_polls_works_and_waits(
 
 def test_a_worker_fires_schedules_also_while_it_runs_a_job(
     db: Connection,
-    start_worker: Callable[..., WorkerProcess],
+    start_worker: StartWorker,
 ) -> None:
     long = enqueue(db, sleep_seconds=600)
     worker = start_worker()
