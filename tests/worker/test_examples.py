@@ -24,7 +24,7 @@ from tests.support import (
     skip_unless_required,
     value,
 )
-from tests.worker.conftest import Login
+from tests.worker.conftest import Login, job, wait_for
 
 EXAMPLES = Path(__file__).resolve().parent.parent.parent / "worker" / "examples"
 LEASE = "3"
@@ -122,16 +122,6 @@ def start_node(start: StartWorker) -> StartWorker:
         return start("node", str(EXAMPLES / "worker.mjs"), **{"WORKER_GRACE": "1", **environment})
 
     return start_one
-
-
-def job(db: Connection, job_id: Any) -> Any:
-    """Return the job as it is now."""
-    return one(db, "select * from get_job(%s)", job_id)
-
-
-def wait_for(db: Connection, job_id: Any, status: str) -> Any:
-    """Wait until the job has this status; return it."""
-    return eventually(lambda: (found := job(db, job_id)).status == status and found)
 
 
 def verbs(db: Connection, job_id: Any) -> list[str]:
