@@ -126,7 +126,7 @@ def test_jobs_run_and_data_survive_a_stop_and_a_start(checkout: Path) -> None:
             capture_output=True,
             text=True,
         )
-        assert honcho.request(f"/jobs/{psql.stdout.strip()}")["status"] == "queued"
+        assert honcho.request(f"/jobs/{psql.stdout.strip()}")["sleep_seconds"] == 3
         severity = "select severity from job_queue.health where aspect = 'sessions'"
         for user, statement, answer in [
             ("jobs", "create role app login in role job_queue_client", "CREATE ROLE"),

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from worker import metrics
-from worker.connection import Backoff, InvalidValue, QueueUnavailable
+from worker.connection import Backoff, QueueUnavailable
 from worker.outcomes import Cancelled, ClaimLost
 from worker.pulse import Pulse
 from worker.queue import Queue
@@ -44,7 +44,8 @@ class Heart:
         self._held = held
         self._pulse = pulse
         self._ending = threading.Event()
-        self._beaten_at = time.monotonic()
+        self.beaten_at = time.monotonic()
+        """When the last heartbeat that succeeded began."""
         self._failed_because: str | None = None
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
 
@@ -60,7 +61,7 @@ class Heart:
     @property
     def unwell_because(self) -> str | None:
         """Why claims of ours may run out before they are renewed; None if they will not."""
-        if time.monotonic() - self._beaten_at >= self._lease:
+        if time.monotonic() - self.beaten_at >= self._lease:
             return self._failed_because or "the worker stood still for longer than its lease"
         return self._failed_because
 
@@ -82,7 +83,7 @@ class Heart:
                 self._failed_because = str(error) or type(error).__name__
                 due_at = time.monotonic() + min(backoff.next_delay(), self._period / 2)
             else:
-                self._beaten_at = started_at
+                self.beaten_at = started_at
                 self._failed_because = None
                 backoff.reset()
                 due_at = started_at + self._period
@@ -130,7 +131,7 @@ class Caretaker:
                 continue  # after an outage maintenance would take our own jobs away
             try:
                 self._queue.run_maintenance(unless_within=MAINTENANCE_INTERVAL / 2)
-            except (QueueUnavailable, InvalidValue) as error:
+            except Exception as error:
                 metrics.UNAVAILABLE.labels("run_maintenance").inc()
                 if str(error) != failed_because:
                     logger.warning("maintenance failed: %s", error)

@@ -1,8 +1,8 @@
 """Processes for handlers that hold the GIL or must be killable, and for jobs that may kill.
 
 Each is spawned, loads the handlers, and runs one job at a time, which it is sent over a pipe. It is
-killed when its job is to stop, and ends when this process does, however that ends. What it has
-started is killed with it.
+killed when its job is to stop, and ends when this process does, however that ends, though not while
+it holds the GIL. What it has started is killed with it.
 """
 
 import asyncio
@@ -199,6 +199,7 @@ def _leave_the_process_group() -> None:
 
 
 def _end_with_parent() -> None:
+    """End when the worker does, with all that has been started here."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

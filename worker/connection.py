@@ -1,16 +1,17 @@
 """Connections that are reopened when they break, and that no call waits on for ever."""
 
 import random
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import psycopg
 from psycopg import BaseConnection
-from psycopg.abc import PQGen
+from psycopg.abc import Buffer, PQGen
+from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Format
 from psycopg.rows import DictRow, Row, TupleRow, dict_row
-from psycopg.types.string import TextLoader
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 CLAIM_DOES_NOT_HOLD = {"JQ002", "JQ003", "JQ004"}
@@ -57,7 +58,7 @@ class InvalidValue(Exception):
 
 def connection_arguments(conninfo: str) -> dict[str, Any]:
     """Return psycopg's arguments: what the conninfo says, and defaults for what it leaves out."""
-    return {**CONNECTION_DEFAULTS, **conninfo_to_dict(conninfo)}
+    return {**CONNECTION_DEFAULTS, **conninfo_to_dict(conninfo), "client_encoding": "UTF8"}
 
 
 class Backoff:
@@ -111,6 +112,15 @@ def calls_of_the_queue(
         connection.call_seconds = None
 
 
+class _JsonbAsText(Loader):
+    """Loads JSON as the text that it is. Its binary form begins with a byte for the version."""
+
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> str:
+        return bytes(data[1:]).decode()
+
+
 class Link:
     """One connection in autocommit mode. Each call is one transaction.
 
@@ -118,8 +128,11 @@ class Link:
     nothing can be kept in one. Then nothing is prepared and `has_session` is false.
     """
 
-    def __init__(self, conninfo: str, call_seconds: float) -> None:
+    def __init__(
+        self, conninfo: str, call_seconds: float, before_call: Callable[[], None] = lambda: None
+    ) -> None:
         self._arguments = connection_arguments(conninfo)
+        self._before_call = before_call
         self._call_seconds = call_seconds
         self._connection: TimedConnection[DictRow] | None = None
         self.has_session = False
@@ -132,8 +145,10 @@ class Link:
         Raises QueueUnavailable when it could not be known to succeed; ClaimRefused when the claim
         does not hold; InvalidValue for an argument that the database does not take.
         """
+        self._before_call()
         try:
-            return self._open().execute(query, parameters).fetchall()
+            # In binary, so that no DateStyle or IntervalStyle of the database's matters.
+            return self._open().execute(query, parameters, binary=True).fetchall()
         except psycopg.Error as error:
             reason = " ".join((error.diag.message_primary or str(error)).split())
             sqlstate = error.sqlstate or ""
@@ -194,7 +209,7 @@ class Link:
         )
         try:
             connection.call_seconds = self._call_seconds
-            connection.adapters.register_loader("jsonb", TextLoader)  # handlers parse it
+            connection.adapters.register_loader("jsonb", _JsonbAsText)  # handlers parse it
             # The server gives up first, so that a claim which nobody waits for is not made.
             self.has_session = bool(
                 connection.execute(

@@ -3,12 +3,13 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import Any, NoReturn
 from uuid import UUID
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 from psycopg.types.json import Jsonb
 
 from worker import tracing
@@ -59,10 +60,14 @@ select job_queue.complete_job(
 class _Base:
     """What both kinds of context have in common."""
 
+    _connection: psycopg.BaseConnection[Any] | None
+
     def __init__(self, run: Run, seconds_left: Callable[[], float]) -> None:
         self._run = run
         self._seconds_left = seconds_left
-        self._completing = False
+        self._is_in_transaction = False
+        self._result: str | None = None
+        """With which the job is to be completed at the end of the transaction, as JSON."""
 
     @property
     def job(self) -> Job:
@@ -104,9 +109,33 @@ class _Base:
         )
         return sql.SQL("select job_queue.enqueue_job({})").format(named), arguments
 
-    def _complete(self, result: Any) -> tuple[sql.SQL | sql.Composed, dict[str, Any]]:
+    def _enter_transaction(self) -> None:
+        if self._is_in_transaction:
+            raise RuntimeError("the handler is in a transaction already")
         self.check()
-        return _COMPLETE, {**self._claim, "result": encode(result)}
+        self._is_in_transaction = True
+
+    def _leave_transaction(self) -> None:
+        self._is_in_transaction = False
+        self._connection = None
+        self._result = None
+
+    @staticmethod
+    def _check_statements(connection: psycopg.BaseConnection[Any]) -> None:
+        """Raise if a statement failed and the handler went on: COMMIT would silently do nothing."""
+        if connection.info.transaction_status == TransactionStatus.INERROR:
+            raise RuntimeError("a statement failed, so that the transaction cannot be committed")
+
+    def _set_result(self, result: Any) -> None:
+        if self._connection is None:
+            raise RuntimeError("call complete in the block of transaction(), or return the result")
+        if self._result is not None:
+            raise RuntimeError("the handler has called complete already")
+        self.check()
+        self._result = encode(result)
+
+    def _completion(self) -> tuple[sql.SQL | sql.Composed, dict[str, Any]]:
+        return _COMPLETE, {**self._claim, "result": self._result}
 
     @property
     def _claim(self) -> dict[str, Any]:
@@ -155,7 +184,7 @@ class Context(_Base):
 
         The options are the parameters of enqueue_job, without their p_.
         """
-        [job_id] = self._execute(*self._enqueue(job_type, payload, options))
+        [job_id] = self._execute(*self._enqueue(job_type, payload, options), is_fenced=False)
         assert isinstance(job_id, UUID)
         return job_id
 
@@ -165,39 +194,43 @@ class Context(_Base):
 
         What it writes and enqueue() and complete() are done together, or not at all.
         """
-        if self._connection is not None:
-            raise RuntimeError("the handler is in a transaction already")
-        self.check()
-        with lend(self._pool()) as connection:
-            try:
+        self._enter_transaction()
+        is_completed = False
+        try:
+            with lend(self._pool()) as connection:
                 self._connection = connection
-                with connection.transaction():
-                    yield connection
-                if self._completing:
-                    self._run.mark_completed()
-            finally:
-                self._connection = None
-                self._completing = False
+                try:
+                    with connection.transaction():
+                        yield connection
+                        self._check_statements(connection)
+                        if self._result is not None:
+                            self._execute(*self._completion())
+                            is_completed = True
+                    if is_completed:
+                        self._run.mark_completed()
+                finally:
+                    with suppress(psycopg.Error):  # what the handler has set is not the next one's
+                        connection.execute("discard all")
+        finally:
+            self._leave_transaction()
 
     def complete(self, result: Any = None) -> None:
-        """End the job with success, and with this result, if transaction() commits.
+        """End the job with success, and with this result, as the last step of transaction().
 
-        Raises ClaimLost, which rolls the transaction back, if the claim does not hold.
+        There ClaimLost is raised, and all is rolled back, if the claim does not hold.
         """
-        if self._connection is None:
-            raise RuntimeError(
-                "call complete in `with context.transaction()`, or return the result"
-            )
-        self._execute(*self._complete(result))
-        self._completing = True
+        self._set_result(result)
 
-    def _execute(self, query: sql.SQL | sql.Composed, parameters: dict[str, Any]) -> Any:
+    def _execute(
+        self, query: sql.SQL | sql.Composed, parameters: dict[str, Any], is_fenced: bool = True
+    ) -> Any:
         own = lend(self._pool()) if self._connection is None else nullcontext(self._connection)
         try:
             with own as connection, calls_of_the_queue(connection):
                 return connection.execute(query, parameters).fetchone()
         except psycopg.Error as error:
-            self._refused(error)
+            if is_fenced:
+                self._refused(error)
             raise
 
 
@@ -216,6 +249,11 @@ class AsyncContext(_Base):
         self.stopping = asyncio.Event()
         """Set once the handler is to stop: cancelled, claim lost, out of time, or handed back."""
 
+    def _stop(self, reason: JobStopped) -> NoReturn:
+        self._run.when_stopped(None)  # raising is enough: what cleans up must not be cancelled
+        self.stopping.set()
+        super()._stop(reason)
+
     async def sleep(self, seconds: float) -> None:
         """Wait, but raise HandBack as soon as it is known that the worker must end sooner."""
         self._check_time_left(seconds)
@@ -233,7 +271,7 @@ class AsyncContext(_Base):
 
         The options are the parameters of enqueue_job, without their p_.
         """
-        [job_id] = await self._execute(*self._enqueue(job_type, payload, options))
+        [job_id] = await self._execute(*self._enqueue(job_type, payload, options), is_fenced=False)
         assert isinstance(job_id, UUID)
         return job_id
 
@@ -243,38 +281,42 @@ class AsyncContext(_Base):
 
         What it writes and enqueue() and complete() are done together, or not at all.
         """
-        if self._connection is not None:
-            raise RuntimeError("the handler is in a transaction already")
-        self.check()
-        async with lend_async(self._pool) as connection:
-            try:
+        self._enter_transaction()
+        is_completed = False
+        try:
+            async with lend_async(self._pool) as connection:
                 self._connection = connection
-                async with connection.transaction():
-                    yield connection
-                if self._completing:
-                    self._run.mark_completed()
-            finally:
-                self._connection = None
-                self._completing = False
+                try:
+                    async with connection.transaction():
+                        yield connection
+                        self._check_statements(connection)
+                        if self._result is not None:
+                            await self._execute(*self._completion())
+                            is_completed = True
+                    if is_completed:
+                        self._run.mark_completed()
+                finally:
+                    with suppress(psycopg.Error):  # what the handler has set is not the next one's
+                        await connection.execute("discard all")
+        finally:
+            self._leave_transaction()
 
     async def complete(self, result: Any = None) -> None:
-        """End the job with success, and with this result, if transaction() commits.
+        """End the job with success, and with this result, as the last step of transaction().
 
-        Raises ClaimLost, which rolls the transaction back, if the claim does not hold.
+        There ClaimLost is raised, and all is rolled back, if the claim does not hold.
         """
-        if self._connection is None:
-            raise RuntimeError(
-                "call complete in `async with context.transaction()`, or return the result"
-            )
-        await self._execute(*self._complete(result))
-        self._completing = True
+        self._set_result(result)
 
-    async def _execute(self, query: sql.SQL | sql.Composed, parameters: dict[str, Any]) -> Any:
+    async def _execute(
+        self, query: sql.SQL | sql.Composed, parameters: dict[str, Any], is_fenced: bool = True
+    ) -> Any:
         own = lend_async(self._pool) if self._connection is None else nullcontext(self._connection)
         try:
             async with own as connection:
                 with calls_of_the_queue(connection):
                     return await (await connection.execute(query, parameters)).fetchone()
         except psycopg.Error as error:
-            self._refused(error)
+            if is_fenced:
+                self._refused(error)
             raise

@@ -14,10 +14,13 @@ from worker.connection import HandlerPool, async_handler_pool, handler_pool
 from worker.context import AsyncContext, Context
 from worker.outcomes import TimedOut
 from worker.registry import Handler
-from worker.run import Outcome, Run, failure
+from worker.run import Outcome, Run, failure, outcome_of
 from worker.settings import Settings
 
 Ended = tuple[Run, Outcome]
+
+LONGEST_WAIT = 3600.0
+"""Seconds between two looks at the deadlines, should there be none."""
 
 SMOOTHING = 0.05
 """How much one run counts in the average duration."""
@@ -47,6 +50,8 @@ class Executor:
         self._unreported: dict[int, Run] = {}
         self._next_deadline = float("inf")
         self._average_seconds: float | None = None
+        self._deadline_moved = threading.Event()
+        threading.Thread(target=self._watch_deadlines, name="deadlines", daemon=True).start()
         self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="job")
         self._children = Children(settings)
         self._pool: HandlerPool | None = None
@@ -83,7 +88,7 @@ class Executor:
             if taken:
                 self._waiting = deque(run for run in self._waiting if run.claimed_at > earliest)
                 if longer_than:
-                    self._average_seconds = max(self._average_seconds or 0.0, longer_than)
+                    self._average_seconds = None  # of jobs that are no more: nothing ahead for now
         return taken
 
     def forget(self, run: Run) -> None:
@@ -115,24 +120,6 @@ class Executor:
             return 0
         return int(self._settings.concurrency * seconds / max(self._average_seconds, 1e-6))
 
-    def stop_overdue(self) -> None:
-        """Stop the runs that have lasted too long."""
-        if self.seconds_to_deadline() > 0:
-            return
-        with self._lock:
-            now = time.monotonic()
-            overdue = [run for run in self._running.values() if run.deadline <= now]
-            self._next_deadline = min(
-                (run.deadline for run in self._running.values() if run.deadline > now),
-                default=float("inf"),
-            )
-        for run in overdue:
-            run.stop(TimedOut(f"timed out after {run.job.timeout}"))
-
-    def seconds_to_deadline(self) -> float:
-        """Return how soon stop_overdue may have something to do."""
-        return self._next_deadline - time.monotonic()
-
     def close(self) -> bool:
         """End what has no run; return whether nothing is left running."""
         is_idle = not self._running
@@ -151,8 +138,30 @@ class Executor:
         run = self._waiting.popleft()
         self._running[run.job.claim_id] = run
         run.started_at = time.monotonic()
-        self._next_deadline = min(self._next_deadline, run.deadline)
+        if run.deadline < self._next_deadline:
+            self._next_deadline = run.deadline
+            self._deadline_moved.set()
         return run
+
+    def _watch_deadlines(self) -> None:
+        """Stop the runs that last too long, whatever the worker's loop waits for."""
+        while True:
+            seconds = self._next_deadline - time.monotonic()
+            if self._deadline_moved.wait(min(max(seconds, 0.0), LONGEST_WAIT)):
+                self._deadline_moved.clear()
+            elif seconds <= 0:
+                self._stop_overdue()
+
+    def _stop_overdue(self) -> None:
+        with self._lock:
+            now = time.monotonic()
+            overdue = [run for run in self._running.values() if run.deadline <= now]
+            self._next_deadline = min(
+                (run.deadline for run in self._running.values() if run.deadline > now),
+                default=float("inf"),
+            )
+        for run in overdue:
+            run.stop(TimedOut(f"timed out after {run.job.timeout}"))
 
     def _start(self, run: Run) -> None:
         if self._is_for_loop(run):
@@ -178,6 +187,8 @@ class Executor:
             following = self._end(run, outcome)
 
     def _outcome(self, run: Run) -> Outcome:
+        if run.reason is not None:  # stopped before it had begun
+            return outcome_of(run.reason)
         handler = self._handlers[run.job.job_type]
         if handler.in_process or self._is_suspect(run):
             return self._children.run(run)
@@ -205,11 +216,13 @@ class Executor:
             loop.call_soon_threadsafe(context.stopping.set)
             loop.call_soon_threadsafe(task.cancel)
 
-        run.when_stopped(interrupt)
         try:
+            if run.reason is not None:
+                raise run.reason
+            run.when_stopped(interrupt)
             outcome = await call_async(self._handlers[run.job.job_type], run, context)
         except BaseException as error:
-            outcome = failure(error)
+            outcome = outcome_of(error)
         run.when_stopped(None)
         following = self._end(run, outcome)
         if following is not None:

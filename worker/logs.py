@@ -27,7 +27,6 @@ def configure(settings: Settings) -> None:
         stream.setFormatter(_TextFormatter("%(asctime)s %(levelname)s %(message)s"))
     stream.addFilter(_add_ids)
     logging.basicConfig(level=settings.log_level, handlers=[stream], force=True)
-    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # we report outages ourselves
 
 
 class _TextFormatter(logging.Formatter):
@@ -38,7 +37,7 @@ class _TextFormatter(logging.Formatter):
         if not hasattr(record, "job_id"):
             return text
         first, newline, rest = text.partition("\n")
-        names = [name for name in _TEXT_IDS if name != "job_id" or record.job_id not in first]
+        names = [name for name in _TEXT_IDS if name != "job_id" or str(record.job_id) not in first]
         ids = " ".join(f"{name}={getattr(record, name, '')}" for name in names)
         return f"{first} [{ids}]{newline}{rest}"
 

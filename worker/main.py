@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import FrameType
 
 from worker import logs, metrics, registry
@@ -29,8 +29,6 @@ WRONG_SETTING = 2
 CRASHED = 70
 """EX_SOFTWARE of sysexits.h"""
 
-MAINTENANCE_CALL_SECONDS = 30.0
-
 
 class Worker:
     """All that makes up one worker, put together."""
@@ -50,11 +48,12 @@ class Worker:
             self._executor.held,
             self._pulse,
         )
-        self._caretaker = Caretaker(self._queue(MAINTENANCE_CALL_SECONDS), self._heart)
+        # One that waits for long, for a lock, must not end when leases have just run out.
+        self._caretaker = Caretaker(self._queue(settings.lease_seconds / 3), self._heart)
         self._runner = Runner(
             settings,
             handlers,
-            self._queue(settings.call_seconds),
+            self._queue(settings.call_seconds, before_call=lambda: self._pulse.beat("loop")),
             self._heart,
             self._executor,
             self._waker,
@@ -107,10 +106,10 @@ class Worker:
         self._waker.wake()
         logger.info("%s received, stopping", signal.Signals(signal_number).name)
 
-    def _queue(self, call_seconds: float) -> Queue:
+    def _queue(self, call_seconds: float, before_call: Callable[[], None] = lambda: None) -> Queue:
         settings = self._settings
         return Queue(
-            Link(settings.conninfo, call_seconds),
+            Link(settings.conninfo, call_seconds, before_call),
             settings.name,
             settings.lease_seconds,
             sorted(self._handlers),

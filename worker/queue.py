@@ -6,12 +6,14 @@ from datetime import datetime, timedelta
 from operator import itemgetter
 from uuid import UUID
 
-from worker.connection import Link
+from worker.connection import InvalidValue, Link, QueueUnavailable
 
 _CLAIM_COLUMNS = """
   id, claim_id, job_type, payload, queue, priority, attempt, max_attempts, losses, timeout,
-  created_at, run_at, updated_at as claimed_at, sleep_seconds, message, trace_context
+  created_at, greatest(run_at, '0001-01-02 00:00:00+00') as run_at, updated_at as claimed_at,
+  sleep_seconds, message, trace_context
 """
+"""Python's calendar begins with the year 1; that of Postgres does not."""
 
 _CLAIM_JOBS = f"""
 select null::text as refusal, {_CLAIM_COLUMNS}
@@ -118,9 +120,11 @@ class Queue:
 
     def claim(self, limit: int) -> list[Job]:
         """Claim the next jobs that this worker can run, at most so many."""
-        rows = self.link.call(
-            _CLAIM_JOBS, {**self._claim_arguments, "queues": self._queues(), "limit": limit}
-        )
+        arguments = {**self._claim_arguments, "queues": self._queues(), "limit": limit}
+        try:
+            rows = self.link.call(_CLAIM_JOBS, arguments)
+        except InvalidValue as error:
+            raise QueueUnavailable(str(error)) from None
         return [Job(*_job_of(row)) for row in rows]
 
     def complete_and_claim(

@@ -5,6 +5,7 @@ import logging
 import random
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import accumulate
 
 from worker import metrics
@@ -84,6 +85,7 @@ class Runner:
         self._listen_due_at = 0.0
         self._is_woken = False
         self._wakes_in_vain = 0
+        self._failed_at = float("inf")
         self._backoff = Backoff()
         self._has_complained = False
         self.unready_because: str | None = "the database has not been reached yet"
@@ -119,7 +121,6 @@ class Runner:
 
     def _look_after_runs(self) -> None:
         self._pulse.beat("loop")
-        self._executor.stop_overdue()
         self._unreported += self._executor.take_ended()
 
     def _report_and_claim(self) -> bool:
@@ -135,7 +136,7 @@ class Runner:
             self._report_completions()
             if limit and reason is not None:
                 raise QueueUnavailable(reason)
-            if reason is None:
+            if self._heart.beaten_at > self._failed_at:
                 self._is_reached()
             return False
         jobs = self._report_completions_and_claim(limit)
@@ -195,10 +196,15 @@ class Runner:
             return self._queue.fail((run.job, _failure_members(outcome)) for run, outcome in failed)
         except InvalidValue as error:
             logger.warning("errors that could not be stored: %s", error)
-            unstorable = Outcome("fail", "failed, with an error that could not be stored")
-            return self._queue.fail((run.job, _failure_members(unstorable)) for run, _ in failed)
+        unstorable = "failed, with an error that could not be stored"
+        return self._queue.fail(
+            (run.job, _failure_members(replace(outcome, text=unstorable)))
+            for run, outcome in failed
+        )
 
     def _report_completions_and_claim(self, limit: int) -> list[Job]:
+        while len(self._completed()) < self._completed_count:
+            self._report_completions()
         completed = self._completed()
         if not completed:
             return self._queue.claim(limit)
@@ -242,6 +248,10 @@ class Runner:
         sizes = accumulate(len(outcome.text) for _, outcome in completed)
         return completed[: 1 + sum(size <= LONGEST_REPORT for size in sizes)]
 
+    @property
+    def _completed_count(self) -> int:
+        return sum(outcome.verb == "complete" for _, outcome in self._unreported)
+
     def _reported(self, ended: list[Ended], ends: Ends) -> None:
         known = {run.job.claim_id for run, _ in ended}
         self._unreported = [one for one in self._unreported if one[0].job.claim_id not in known]
@@ -262,7 +272,7 @@ class Runner:
         has_room = sum(self._executor.counts) < self._settings.concurrency
         if has_room and self._start_listening():
             return
-        seconds = min(LONGEST_WAIT, self._executor.seconds_to_deadline())
+        seconds = LONGEST_WAIT
         if has_room:
             seconds = min(seconds, max(self._claim_due_at - time.monotonic(), 0.0))
         if not link.notified():
@@ -310,6 +320,7 @@ class Runner:
     def _is_away(self, error: QueueUnavailable) -> None:
         """Say why, but say it once."""
         metrics.UNAVAILABLE.labels("loop").inc()
+        self._failed_at = time.monotonic()
         self._claim_due_at = self._listen_due_at = 0.0  # nobody told of what came meanwhile
         if str(error) != self.unready_because:
             self.unready_because = str(error)
@@ -341,12 +352,12 @@ class Runner:
                 for run in self._executor.running():
                     run.stop(HandBack("handed back"))
             if seconds_left <= 0:
-                for run in self._executor.running():
-                    self._unreported.append((run, Outcome("release", "handed back, running")))
+                self._give_up_what_runs()
             self._queue.link.limit_calls(max(seconds_left, 0.0) + LAST_CALL)
             try:
                 self._report_failures()
-                self._report_completions()
+                while self._completed():
+                    self._report_completions()
             except QueueUnavailable as error:
                 if seconds_left <= 0:
                     raise Abandoned(f"the end of a job could not be recorded: {error}") from None
@@ -358,16 +369,24 @@ class Runner:
             self._waker.announce_wait()
             if not self._executor.has_ended_runs:
                 next_step = seconds_left - (0.0 if is_told else told_at)
-                deadline = self._executor.seconds_to_deadline()
-                self._waker.wait(min(LONGEST_WAIT, next_step, deadline))
+                self._waker.wait(min(LONGEST_WAIT, next_step))
+
+    def _give_up_what_runs(self) -> None:
+        """Hand back all that has not ended by now."""
+        running = self._executor.running()  # before what has ended: a run is in one or the other
+        self._unreported += self._executor.take_ended()
+        known = {run.job.claim_id for run, _ in self._unreported}
+        for run in running:
+            if run.job.claim_id not in known:
+                self._unreported.append((run, Outcome("release", "handed back, running")))
 
 
 def _failure_members(outcome: Outcome) -> str:
-    """Return what fail_jobs is to know of a failure, as JSON; the text cannot be refused."""
+    """Return what fail_jobs is to know of a failure, as JSON that a database in UTF-8 takes."""
     error = outcome.text.replace("\0", "\N{REPLACEMENT CHARACTER}")
     members = {"error": error.encode(errors="replace").decode(), "retryable": outcome.retryable}
     if outcome.delay is not None:
-        members["retry_in"] = f"{outcome.delay.total_seconds()} seconds"
+        members["retry_in"] = f"{outcome.delay.total_seconds():.6f} seconds"
     return ", " + json.dumps(members)[1:-1]
 
 

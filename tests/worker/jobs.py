@@ -1,6 +1,7 @@
 """Handlers for the tests, as a user would write them: WORKER_HANDLERS=tests.worker.jobs."""
 
 import asyncio
+import contextlib
 import ctypes
 import logging
 import os
@@ -10,6 +11,8 @@ import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+import psycopg
 
 from worker import AsyncContext, Context, Fail, JobStopped, Retry, Snooze, handler
 
@@ -85,6 +88,8 @@ def _end(kind: str) -> Any:
             raise Fail("never mind")
         case "retry":
             raise Retry
+        case "retry at once":
+            raise Retry(after=0.00001)
         case "retry later":
             raise Retry(after=3600, error="come back later")
         case "retry much later":
@@ -133,8 +138,9 @@ def digits(number: int) -> int:
 
 
 @handler("text")
-def text(length: int) -> str:
-    """Return a text of this length."""
+def text(length: int, seconds: float = 0.0) -> str:
+    """Return a text of this length, after so long."""
+    time.sleep(seconds)
     return "x" * length
 
 
@@ -230,6 +236,18 @@ def progress_until_told(context: Context) -> None:
         raise
 
 
+@handler("async_progress_until_told")
+async def async_progress_until_told(context: AsyncContext) -> None:
+    """Report how it goes until the claim is lost, and clean up."""
+    try:
+        for done in range(100_000):
+            await context.progress(done)
+            await asyncio.sleep(0.01)
+    finally:
+        await asyncio.sleep(0.01)
+        logger.info("async_progress_until_told has cleaned up")
+
+
 @handler("fan_out")
 def fan_out(context: Context, width: int) -> list[str]:
     """Enqueue more jobs."""
@@ -246,9 +264,9 @@ async def async_fan_out(context: AsyncContext, width: int) -> list[str]:
 
 
 @handler("enqueue_wrongly")
-def enqueue_wrongly(context: Context) -> None:
-    """Give an option that there is not."""
-    context.enqueue("echo", colour="red")
+def enqueue_wrongly(context: Context, options: dict[str, Any]) -> None:
+    """Enqueue with these options, which are wrong."""
+    context.enqueue("echo", **options)
 
 
 @handler("write")
@@ -289,6 +307,44 @@ def process_write(context: Context, then: str) -> str:
             context.complete({"written": True})
         os.kill(os.getpid(), signal.SIGKILL)
     return write(context, then)
+
+
+@handler("transact")
+def transact(context: Context, how: str) -> str:
+    """Use a transaction in a way that its author should not have thought of."""
+    with context.transaction() as connection:
+        match how:
+            case "roll back":
+                context.complete("completed")
+                raise psycopg.Rollback
+            case "roll a savepoint back":
+                with connection.transaction(force_rollback=True):
+                    connection.execute("insert into public.written values (%s)", [context.job.id])
+                context.complete("completed")
+            case "swallow an error":
+                with contextlib.suppress(psycopg.Error):
+                    connection.execute("select 1 / 0")
+            case "complete twice":
+                context.complete("completed")
+                context.complete("completed")
+            case "leave settings behind":
+                connection.execute("set role pg_monitor")
+                connection.execute("set search_path = nowhere")
+            case "nest":
+                with context.transaction():
+                    pass
+    return "returned"
+
+
+@handler("async_transact_at_once")
+async def async_transact_at_once(context: AsyncContext) -> None:
+    """Begin two transactions at the same time."""
+
+    async def transact() -> None:
+        async with context.transaction():
+            await asyncio.sleep(0)
+
+    await asyncio.gather(transact(), transact())
 
 
 @handler("write_late")

@@ -159,6 +159,40 @@ def test_a_job_claimed_ahead_that_cannot_start_is_left_to_another_worker(
     start_worker()
     for job_id in quick:
         wait_for(db, job_id, "succeeded")
+    assert value(db, "select count(*) from job_events where verb = 'release'") <= len(quick)
+
+
+def test_results_that_take_several_calls_are_all_reported_before_a_stop(
+    db: Connection, start_worker: StartWorker
+) -> None:
+    worker = start_worker(WORKER_GRACE="20")
+    payload = '{"length": 4000000, "seconds": 2}'
+    job_ids = [enqueue(db, job_type="text", payload=payload) for _ in range(9)]
+    for job_id in job_ids:
+        wait_for(db, job_id, "running")
+    assert worker.stop() == 0
+    assert {job(db, job_id).status for job_id in job_ids} == {"succeeded"}
+
+
+def test_a_date_that_python_does_not_know_stops_no_worker(
+    db: Connection, start_worker: StartWorker
+) -> None:
+    worker = start_worker()
+    enqueue(db, job_type="echo", run_at="0044-03-15 BC")
+    wait_until_all_have_ended(db)
+    assert value(db, "select status from jobs") == "succeeded"
+    assert worker.process.poll() is None
+
+
+def test_a_worker_does_not_mind_how_its_database_writes_dates_and_texts(
+    db: Connection, start_worker: StartWorker
+) -> None:
+    for setting in ("intervalstyle = iso_8601", "datestyle = 'SQL, DMY'"):
+        db.execute(f"alter database {db.info.dbname} set {setting}")
+    worker = start_worker(PGCLIENTENCODING="LATIN1")
+    job_id = enqueue(db, sleep_seconds=0, message="\N{EURO SIGN}", timeout="1 hour")
+    wait_for(db, job_id, "succeeded")
+    assert worker.process.poll() is None
 
 
 def test_a_fault_of_the_loops_own_ends_the_worker_with_status_70(

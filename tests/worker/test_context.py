@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import Connection, enqueue, eventually, one, value
+from tests.support import UNKNOWN_JOB, Connection, enqueue, eventually, one, value
 from tests.worker.conftest import Login, StartWorker, job, wait_for
 
 LEASE = "3"
@@ -49,10 +49,20 @@ def test_an_option_that_enqueue_job_does_not_have_is_named(
     db: Connection, start_worker: StartWorker
 ) -> None:
     start_worker()
-    job_id = enqueue(db, job_type="enqueue_wrongly")
+    payload = '{"options": {"colour": "red"}}'
+    job_id = enqueue(db, job_type="enqueue_wrongly", payload=payload)
     assert wait_for(db, job_id, "failed").result == {
         "error": "TypeError: enqueue_job has no parameter p_colour"
     }
+
+
+def test_an_error_of_enqueue_job_is_the_handlers_and_not_a_lost_claim(
+    db: Connection, start_worker: StartWorker
+) -> None:
+    start_worker()
+    payload = f'{{"options": {{"depends_on": ["{UNKNOWN_JOB}"]}}}}'
+    job_id = enqueue(db, job_type="enqueue_wrongly", payload=payload)
+    assert UNKNOWN_JOB in wait_for(db, job_id, "failed").result["error"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -117,6 +127,39 @@ def test_a_process_that_dies_after_its_handlers_commit_has_completed_the_job(
     worker.wait_until_it_logs(f"job {job_id} completed in its own transaction")
 
 
+@pytest.mark.parametrize(
+    ("how", "status", "result"),
+    [
+        ("roll back", "succeeded", "returned"),
+        ("roll a savepoint back", "succeeded", "completed"),
+        ("swallow an error", "failed", "RuntimeError: a statement failed, so that the transaction"),
+        ("complete twice", "failed", "RuntimeError: the handler has called complete already"),
+        ("nest", "failed", "RuntimeError: the handler is in a transaction already"),
+        ("leave settings behind", "succeeded", "returned"),
+    ],
+)
+def test_a_job_ends_as_its_transaction_did_whatever_the_handler_does_in_it(
+    db: Connection, start_worker: StartWorker, written: Any, how: str, status: str, result: str
+) -> None:
+    start_worker(WORKER_CONCURRENCY="1")
+    job_id = enqueue(db, job_type="transact", payload=f'{{"how": "{how}"}}')
+    ended = wait_for(db, job_id, status).result
+    assert (ended["error"] if status == "failed" else ended).startswith(result)
+    assert written() == []
+    following = enqueue(db, job_type="fan_out", payload='{"width": 1}')
+    wait_for(db, following, "succeeded")
+
+
+def test_a_coroutine_has_one_transaction_at_a_time(
+    db: Connection, start_worker: StartWorker
+) -> None:
+    start_worker()
+    job_id = enqueue(db, job_type="async_transact_at_once")
+    assert wait_for(db, job_id, "failed").result == {
+        "error": "RuntimeError: the handler is in a transaction already"
+    }
+
+
 def test_a_claim_that_is_lost_meanwhile_rolls_the_handlers_transaction_back(
     db: Connection, start_worker: StartWorker, written: Any
 ) -> None:
@@ -150,6 +193,20 @@ def test_the_next_call_of_a_handler_whose_claim_was_lost_raises(
     worker.wait_until_it_logs("progress_until_told was told: ClaimLost")
     worker.wait_until_it_logs(f"job {job_id} discarded")
     assert job(db, job_id).status == "running"
+
+
+def test_a_coroutine_that_is_told_by_a_call_may_clean_up(
+    db: Connection, start_worker: StartWorker
+) -> None:
+    worker = start_worker(WORKER_LEASE="60")
+    job_id = enqueue(db, job_type="async_progress_until_told")
+    eventually(lambda: (job(db, job_id).progress or 0) > 1)
+    held = one(db, "table claims")
+    with db.transaction():
+        db.execute("select release_job(%s, %s)", [held.job_id, held.claim_id])
+        db.execute("select claim_next_job('somebody else')")
+    worker.wait_until_it_logs("async_progress_until_told has cleaned up")
+    worker.wait_until_it_logs(f"job {job_id} discarded")
 
 
 @pytest.mark.parametrize("job_type", ["wait", "async_wait", "process_wait"])
@@ -187,8 +244,8 @@ def test_a_job_that_takes_too_long_is_stopped_and_tried_again(
     db: Connection, start_worker: StartWorker, job_type: str
 ) -> None:
     worker = start_worker()
-    job_id = enqueue(db, job_type=job_type, timeout="1 s", max_attempts=2, retry_delay="1 hour")
-    worker.wait_until_it_logs(f"job {job_id} failed (timed out after 0:00:01)")
+    job_id = enqueue(db, job_type=job_type, timeout="5 s", max_attempts=2, retry_delay="1 hour")
+    worker.wait_until_it_logs(f"job {job_id} failed (timed out after 0:00:05)")
     assert job(db, job_id).status == "queued"
 
 

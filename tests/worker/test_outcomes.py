@@ -110,6 +110,23 @@ def test_retry_and_snooze_say_when(db: Connection, start_worker: StartWorker, ha
     assert error_of(db, later) == "come back later"
 
 
+def test_an_attempt_that_is_retried_at_once_spoils_no_other(
+    db: Connection, start_worker: StartWorker
+) -> None:
+    """Ten microseconds are a number that Python writes with an exponent."""
+    kinds = ["retry at once", "fail", "exception"]
+    payloads = [f'{{"job_type": "outcome", "payload": {{"kind": "{kind}"}}}}' for kind in kinds]
+    db.execute("select enqueue_jobs(%s)", [f"[{', '.join(payloads)}]"])
+    start_worker()
+    wait_until_all_have_ended(db)
+    errors = db.execute("select result ->> 'error' as error from jobs order by seq").fetchall()
+    assert [row.error for row in errors] == [
+        "to be tried again",
+        "never mind",
+        "ValueError: no such thing",
+    ]
+
+
 @pytest.mark.parametrize("handler", KINDS_OF_HANDLER)
 def test_what_the_handler_returns_is_the_result(
     db: Connection, start_worker: StartWorker, handler: str

@@ -27,7 +27,9 @@ const poll = Number(process.env.POLL_SECONDS ?? 2);
 const grace = Number(process.env.WORKER_GRACE ?? 8);
 const concurrency = Number(process.env.WORKER_CONCURRENCY ?? 10);
 const ignore = () => {}; // that a connection broke: the next query opens another
-const config = { connectionString: process.env.DATABASE_URL, connectionTimeoutMillis: 5000 };
+const config = {
+  connectionString: process.env.DATABASE_URL, connectionTimeoutMillis: 5000, keepAlive: true,
+};
 const connections = (max, timeouts) =>
   new pg.Pool({ ...config, max, idleTimeoutMillis: 0, ...timeouts })
     .on('error', ignore)
