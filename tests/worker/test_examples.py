@@ -99,10 +99,15 @@ def start(tmp_path: Path, login: Login) -> Iterator[StartWorker]:
 
 
 @pytest.fixture
-def start_shell(start: StartWorker) -> StartWorker:
-    """Start worker.sh for jobs of the type work."""
+def shell_tools() -> None:
+    """Skip the test where the commands that the shell workers use are missing."""
     if missing := [name for name in ("bash", "psql", "iconv", "timeout") if not shutil.which(name)]:
         skip_unless_required("examples", f"{' and '.join(missing)} cannot be found here")
+
+
+@pytest.fixture
+def start_shell(start: StartWorker, shell_tools: None) -> StartWorker:
+    """Start worker.sh for jobs of the type work."""
 
     def start_one(*command: str, job_type: str = "work", **environment: str) -> Worker:
         return start(str(EXAMPLES / "worker.sh"), job_type, *command, **environment)
@@ -169,6 +174,33 @@ UNTIL_GO = "touch started; until [ -e go ]; do sleep 0.05; done; echo '\"went\"'
 def run_python(program: str) -> list[str]:
     """Return a command that runs the program."""
     return [sys.executable, "-X", "utf8", "-c", f"import json, os, sys, time\n{program}"]
+
+
+@pytest.mark.usefixtures("shell_tools")
+def test_ten_lines_complete_and_fail_jobs_and_are_refused_when_they_come_late(
+    db: Connection, start: StartWorker, tmp_path: Path
+) -> None:
+    worker = start(str(EXAMPLES / "ten-lines.sh"), "work", "bash", "-c", UNTIL_GO + "; [ -e fine ]")
+    job_id = enqueue(db, job_type="work", payload=Jsonb(HOSTILE))
+    eventually((tmp_path / "started").exists)
+    other = lose_the_claim(db)
+    (tmp_path / "go").touch()
+    worker.wait_until_it_logs("not hold job")
+    db.execute("select complete_job(%s, %s, '1')", [job_id, other.claim_id])
+    failed = enqueue(db, job_type="work")
+    assert wait_for(db, failed, "failed").result == {"error": '"went"'}
+    (tmp_path / "fine").touch()
+    assert wait_for(db, enqueue(db, job_type="work"), "succeeded").result == "went"
+    assert job(db, job_id).result == 1
+    worker.process.kill()
+
+
+@pytest.mark.usefixtures("shell_tools")
+def test_ten_lines_leave_hostile_text_as_it_is(db: Connection, start: StartWorker) -> None:
+    worker = start(str(EXAMPLES / "ten-lines.sh"), HOSTILE, "cat")
+    job_id = enqueue(db, job_type=HOSTILE, payload=Jsonb({HOSTILE: HOSTILE}))
+    assert wait_for(db, job_id, "succeeded").result == {HOSTILE: HOSTILE}
+    worker.process.kill()
 
 
 def test_shell_completes_a_job_with_what_the_command_prints(
