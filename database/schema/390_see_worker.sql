@@ -22,7 +22,8 @@ begin
       from job_queue.worker_sightings as worker
      where worker.worker = p_worker
        and worker.seen_at > clock_timestamp() - interval '5 seconds'
-       and worker.queues is not distinct from p_queues
+       and (worker.queues is not distinct from p_queues
+            or worker.queues @> p_queues and worker.queues <@ p_queues)
        and worker.job_types is not distinct from p_job_types
   ) or not pg_try_advisory_xact_lock(hashtextextended('job_queue worker ' || p_worker, 0)) then
     return;

@@ -51,9 +51,10 @@ end
 $$;
 
 comment on function job_queue.grant_roles() is
-  'Makes the group roles job_queue_client (enqueues, reads, cancels), job_queue_worker (claims '
-  'and ends runs) and job_queue_operator (retries, sets queues and schedules, sees the views) if '
-  'they are missing and the caller may, and grants them the functions that are meant for them. '
+  'Makes the group roles job_queue_client (enqueues, reads, cancels), job_queue_worker (claims, '
+  'ends runs and enqueues) and job_queue_operator (retries, sets queues and schedules, sees the '
+  'views) if they are missing and the caller may, and grants them the functions that are meant '
+  'for them. '
   'Called by the migration; to be called again, by the schema''s owner, if the roles come later.';
 
 revoke execute on function job_queue.grant_roles() from public;

@@ -135,6 +135,17 @@ def test_a_worker_that_asks_for_something_else_is_noted_at_once(db: Connection) 
     assert one(db, "table workers").job_types == ["mail"]
 
 
+def test_a_worker_that_asks_for_the_same_queues_in_another_order_is_not_noted_again(
+    db: Connection,
+) -> None:
+    db.execute(ASK, ["anna", ["a", "b"], None])
+    first = one(db, "table workers")
+    db.execute(ASK, ["anna", ["b", "a"], None])
+    assert one(db, "table workers") == first
+    db.execute(ASK, ["anna", ["b"], None])
+    assert one(db, "table workers").queues == ["b"]
+
+
 def test_a_worker_is_noted_every_five_seconds(db: Connection) -> None:
     db.execute(ASK, ["anna", None, None])
     first = one(db, "table workers").seen_at
