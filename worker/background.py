@@ -25,7 +25,32 @@ LONGEST_WAIT = 1.0
 """Seconds between signs of life of the heartbeat's thread."""
 
 
-class Heart:
+class _Beside:
+    """A thread with a queue, and so a connection, of its own."""
+
+    def __init__(self, name: str, queue: Queue) -> None:
+        self._queue = queue
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run_and_close, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, and close the connection."""
+        self._ending.set()
+        self._thread.join(timeout=1.0)
+
+    def _run_and_close(self) -> None:
+        self._run()
+        self._queue.link.close()
+
+    def _run(self) -> None:
+        raise NotImplementedError
+
+
+class Heart(_Beside):
     """Keeps claims alive by a heartbeat every third of the lease, whatever the handlers do.
 
     The answers tell which claims were lost and which jobs are to stop; their handlers are told.
@@ -38,25 +63,14 @@ class Heart:
         held: Callable[[], list[Run]],
         pulse: Pulse,
     ) -> None:
-        self._queue = queue
+        super().__init__("heart", queue)
         self._lease = lease_seconds
         self._period = lease_seconds / 3
         self._held = held
         self._pulse = pulse
-        self._ending = threading.Event()
         self.beaten_at = time.monotonic()
         """When the last heartbeat that succeeded began."""
         self._failed_because: str | None = None
-        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End, and close the connection."""
-        self._ending.set()
-        self._thread.join(timeout=1.0)
 
     @property
     def unwell_because(self) -> str | None:
@@ -87,7 +101,6 @@ class Heart:
                 self._failed_because = None
                 backoff.reset()
                 due_at = started_at + self._period
-        self._queue.link.close()
 
     def _beat(self) -> None:
         runs = {run.job.claim_id: run for run in self._held()}
@@ -103,23 +116,12 @@ class Heart:
                 run.stop(Cancelled("stopped, as it was asked to,"))
 
 
-class Caretaker:
+class Caretaker(_Beside):
     """Ticks the queue's maintenance. Jobs do not depend on its success, so it stops nothing."""
 
     def __init__(self, queue: Queue, heart: Heart) -> None:
-        self._queue = queue
+        super().__init__("maintenance", queue)
         self._heart = heart
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="maintenance", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End, and close the connection."""
-        self._ending.set()
-        self._thread.join(timeout=1.0)
 
     def _run(self) -> None:
         backoff = Backoff()
@@ -140,4 +142,3 @@ class Caretaker:
             else:
                 failed_because = None
                 backoff.reset()
-        self._queue.link.close()

@@ -82,6 +82,8 @@ class TimedConnection(psycopg.Connection[Row]):
     """A connection whose calls give up after call_seconds, whatever the network does."""
 
     call_seconds: float | None = None
+    is_changed = False
+    """Whether a handler has had it, and may have left settings, a role or locks behind."""
 
     def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:
         """Do what psycopg does, but not for ever."""
@@ -92,6 +94,7 @@ class TimedAsyncConnection(psycopg.AsyncConnection[Row]):
     """The same for an event loop."""
 
     call_seconds: float | None = None
+    is_changed = False
 
     async def wait(
         self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None
@@ -238,6 +241,22 @@ def _handler_arguments(conninfo: str) -> dict[str, Any]:
     return {**connection_arguments(conninfo), "autocommit": True, "prepare_threshold": None}
 
 
+def _reset(connection: TimedConnection[TupleRow]) -> None:
+    """Forget what a handler has set. The pool calls this beside the handlers, not before them."""
+    if connection.is_changed:
+        with calls_of_the_queue(connection):
+            connection.execute("discard all")
+        connection.is_changed = False
+
+
+async def _reset_async(connection: TimedAsyncConnection[TupleRow]) -> None:
+    """Do the same on the event loop."""
+    if connection.is_changed:
+        with calls_of_the_queue(connection):
+            await connection.execute("discard all")
+        connection.is_changed = False
+
+
 def handler_pool(conninfo: str, size: int) -> HandlerPool:
     """Return connections for handlers that are plain functions, none of them opened yet."""
     return ConnectionPool(
@@ -246,6 +265,7 @@ def handler_pool(conninfo: str, size: int) -> HandlerPool:
         min_size=0,
         max_size=size,
         max_idle=60.0,
+        reset=_reset,
         name="handlers",
         open=True,
     )
@@ -259,6 +279,7 @@ async def async_handler_pool(conninfo: str, size: int) -> AsyncHandlerPool:
         min_size=0,
         max_size=size,
         max_idle=60.0,
+        reset=_reset_async,
         name="async handlers",
         open=False,
     )

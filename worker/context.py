@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any, NoReturn
 from uuid import UUID
 
@@ -199,18 +199,15 @@ class Context(_Base):
         try:
             with lend(self._pool()) as connection:
                 self._connection = connection
-                try:
-                    with connection.transaction():
-                        yield connection
-                        self._check_statements(connection)
-                        if self._result is not None:
-                            self._execute(*self._completion())
-                            is_completed = True
-                    if is_completed:
-                        self._run.mark_completed()
-                finally:
-                    with suppress(psycopg.Error):  # what the handler has set is not the next one's
-                        connection.execute("discard all")
+                connection.is_changed = True
+                with connection.transaction():
+                    yield connection
+                    self._check_statements(connection)
+                    if self._result is not None:
+                        self._execute(*self._completion())
+                        is_completed = True
+                if is_completed:
+                    self._run.mark_completed()
         finally:
             self._leave_transaction()
 
@@ -286,18 +283,15 @@ class AsyncContext(_Base):
         try:
             async with lend_async(self._pool) as connection:
                 self._connection = connection
-                try:
-                    async with connection.transaction():
-                        yield connection
-                        self._check_statements(connection)
-                        if self._result is not None:
-                            await self._execute(*self._completion())
-                            is_completed = True
-                    if is_completed:
-                        self._run.mark_completed()
-                finally:
-                    with suppress(psycopg.Error):  # what the handler has set is not the next one's
-                        await connection.execute("discard all")
+                connection.is_changed = True
+                async with connection.transaction():
+                    yield connection
+                    self._check_statements(connection)
+                    if self._result is not None:
+                        await self._execute(*self._completion())
+                        is_completed = True
+                if is_completed:
+                    self._run.mark_completed()
         finally:
             self._leave_transaction()
 

@@ -180,9 +180,7 @@ class Executor:
                 return
             try:
                 outcome = self._outcome(run)
-            except (
-                BaseException
-            ) as error:  # not the handler's, which `call` catches: no memory, say
+            except BaseException as error:  # not the handler's: no process could be made, say
                 outcome = failure(error)
             following = self._end(run, outcome)
 

@@ -152,6 +152,15 @@ def count(context: Context, at: str, seconds: float = 0.0) -> None:
     time.sleep(seconds)
 
 
+@handler("wait_for_file")
+def wait_for_file(directory: str) -> str:
+    """Wait for a file called go, and leave one called gone."""
+    while not (Path(directory) / "go").exists():
+        time.sleep(0.01)
+    (Path(directory) / "gone").touch()
+    return "gone"
+
+
 @handler("wait")
 def wait(context: Context) -> None:
     """Wait to be stopped."""

@@ -287,6 +287,21 @@ def test_a_worker_that_does_not_listen_polls(db: Connection, start_worker: Start
     assert not is_asleep(db)
 
 
+def test_a_worker_behind_a_pooler_in_transaction_mode_polls(
+    db: Connection, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """Such a pooler gives each transaction another session than the one that it tells of."""
+    (tmp_path / "pooled.py").write_text(
+        "import psycopg\n"
+        "from tests.worker.jobs import *\n"
+        "psycopg.ConnectionInfo.backend_pid = property(lambda self: 0)\n"
+    )
+    start_worker(WORKER_HANDLERS="pooled", PYTHONPATH=str(tmp_path))
+    for _ in range(20):
+        wait_for(db, enqueue(db, sleep_seconds=0), "succeeded")
+    assert not is_asleep(db)
+
+
 def test_a_worker_listens_again_after_its_connection_was_terminated(
     db: Connection, start_worker: StartWorker
 ) -> None:
@@ -358,15 +373,19 @@ def test_a_worker_behind_a_broken_network_is_replaced_and_its_late_result_refuse
 
 
 def test_a_result_waits_for_the_network_as_long_as_the_claim_holds(
-    db: Connection, conninfo: str, start_worker: StartWorker
+    db: Connection, conninfo: str, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     with proxy_to(conninfo) as proxy:
         worker = start_worker(DATABASE_URL=proxy.conninfo)
-        job_id = enqueue(db, sleep_seconds=1)
+        payload = f'{{"directory": "{tmp_path}"}}'
+        job_id = enqueue(db, job_type="wait_for_file", payload=payload)
         wait_for(db, job_id, "running")
         proxy.cut()
         worker.wait_until_it_logs("waiting for the queue")
-        time.sleep(1.5)  # the job is over by now
+        (tmp_path / "go").touch()
+        eventually((tmp_path / "gone").exists)
+        connections = proxy.connections
+        eventually(lambda: proxy.connections > connections + 3)
         assert job(db, job_id).status == "running"
         proxy.forward_again()
         wait_for(db, job_id, "succeeded")
