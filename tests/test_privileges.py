@@ -9,13 +9,24 @@ from psycopg import sql
 
 from tests.support import Connection, claim, enqueue, everything, one, value
 
-READING = {"get_job", "list_jobs", "job_history", "explain_job", "list_dead_jobs"}
+READING = {
+    "get_job",
+    "list_jobs",
+    "job_history",
+    "explain_job",
+    "list_dead_jobs",
+    "ended_jobs",
+    "list_events",
+    "settled_events",
+    "authorize",
+}
 INTENDED = {
-    "job_queue_client": READING | {"enqueue_job", "enqueue_jobs", "cancel_job"},
+    "job_queue_client": READING | {"enqueue_job", "enqueue_jobs", "enqueue_once", "cancel_job"},
     "job_queue_worker": READING
     | {
         "enqueue_job",
         "enqueue_jobs",
+        "enqueue_once",
         "claim_next_job",
         "claim_jobs",
         "start_listening",
@@ -35,16 +46,23 @@ INTENDED = {
     "job_queue_operator": READING
     | {
         "cancel_job",
+        "cancel_jobs",
         "retry_job",
         "retry_jobs",
         "set_queue",
         "pause_queue",
         "resume_queue",
+        "list_queues",
         "set_schedule",
         "pause_schedule",
         "resume_schedule",
         "delete_schedule",
+        "list_schedules",
         "next_tick",
+        "create_api_key",
+        "revoke_api_key",
+        "list_api_keys",
+        "count_events",
         "run_maintenance",
         "time_out_jobs",
         "reclaim_expired_claims",

@@ -11,17 +11,19 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_reading text[] := array[
-    'get_job', 'list_jobs', 'job_history', 'explain_job', 'list_dead_jobs'];
+  v_reading text[] := '{get_job,list_jobs,job_history,explain_job,list_dead_jobs,ended_jobs,
+    list_events,settled_events,authorize}';
   v_grants jsonb := jsonb_build_object(
-    'job_queue_client', v_reading || '{enqueue_job,enqueue_jobs,cancel_job}'::text[],
-    'job_queue_worker', v_reading || '{enqueue_job,enqueue_jobs,claim_next_job,claim_jobs,
-      start_listening,stop_listening,heartbeat,report_progress,complete_job,complete_jobs,
-      complete_and_claim,fail_job,fail_jobs,snooze_job,release_job,release_jobs,
-      run_maintenance}'::text[],
-    'job_queue_operator', v_reading || '{cancel_job,retry_job,retry_jobs,set_queue,pause_queue,
-      resume_queue,set_schedule,pause_schedule,resume_schedule,delete_schedule,next_tick,
-      run_maintenance,time_out_jobs,reclaim_expired_claims,fire_schedules,prune_jobs,
+    'job_queue_client', v_reading || '{enqueue_job,enqueue_jobs,enqueue_once,
+      cancel_job}'::text[],
+    'job_queue_worker', v_reading || '{enqueue_job,enqueue_jobs,enqueue_once,claim_next_job,
+      claim_jobs,start_listening,stop_listening,heartbeat,report_progress,
+      complete_job,complete_jobs,complete_and_claim,fail_job,fail_jobs,snooze_job,release_job,
+      release_jobs,run_maintenance}'::text[],
+    'job_queue_operator', v_reading || '{cancel_job,cancel_jobs,retry_job,retry_jobs,set_queue,
+      pause_queue,resume_queue,list_queues,set_schedule,pause_schedule,resume_schedule,
+      delete_schedule,list_schedules,next_tick,create_api_key,revoke_api_key,list_api_keys,
+      count_events,run_maintenance,time_out_jobs,reclaim_expired_claims,fire_schedules,prune_jobs,
       check_health}'::text[]);
   v_role text;
   v_functions text;
