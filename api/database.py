@@ -1,58 +1,90 @@
 """The API's calls of the queue's functions. JSON is made in Postgres and passed through as text."""
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
-from uuid import UUID
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from api.settings import Settings
 
-PAGE_SIZE = 1_000
-"""Jobs read at once: long lists neither fill the memory nor hold a transaction open."""
-
-FUNCTIONS = ["enqueue_job", "get_job", "list_jobs"]
-
-_CREATED_JOB = """
-  'id', job.id,
-  'status', job.status,
-  'sleep_seconds', job.sleep_seconds,
-  'message', job.message,
-  'result', job.result,
-  'created_at', to_char(job.created_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
-"""
-
-_JOB = f"""{_CREATED_JOB},
-  'updated_at', to_char(job.updated_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
-"""
-
-_ENQUEUE_JOB = f"""
-select job.id, json_build_object({_CREATED_JOB})::text
-  from job_queue.enqueue_job(
-         p_sleep_seconds => %(sleep_seconds)s,
-         p_message => %(message)s
-       ) as enqueued (id)
- cross join lateral job_queue.get_job(p_job_id => enqueued.id) as job
-"""
-
-_GET_JOB = f"""
-select json_build_object({_JOB})::text
-  from job_queue.get_job(p_job_id => %(job_id)s) as job
-"""
-
-_LIST_JOBS = f"""
-select job.id, json_build_object({_JOB})::text
-  from job_queue.list_jobs(p_limit => %(limit)s, p_after => %(after)s) as job
-"""
+FUNCTIONS = ["enqueue_job", "get_job", "list_jobs", "authorize", "settled_events"]
+"""Some without which the API cannot work: those of v1, and the last that were added."""
 
 _MISSING_FUNCTIONS = """
 select name
   from unnest(%(names)s::text[]) as name
  where to_regproc('job_queue.' || name) is null
+"""
+
+Rows = list[tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Key:
+    """An API key, as the database knows it."""
+
+    key_id: str
+    key_hash: bytes
+
+
+@dataclass(frozen=True)
+class Concerns:
+    """What a call is about, where a key's restriction to some queues has a say."""
+
+    queues: list[str] | None = None
+    job_ids: list[Any] | None = None
+    claim_ids: list[int] | None = None
+
+
+@dataclass(frozen=True)
+class RateLimit:
+    """How the rate limit of a key stands, after the call."""
+
+    limit: int
+    period: float
+    remaining: int
+    reset: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The rows that a function returned, and the rate limit of the key that was used, if any."""
+
+    rows: Rows
+    rate_limit: RateLimit | None
+
+
+NOTHING = Concerns()
+
+
+@functools.cache
+def _authorized(function: str, query: str) -> str:
+    """Put the authorization before a query, so that both are one statement: one round trip.
+
+    In the query, allowed.client is whose key it is, and allowed.queues the queues asked for or, if
+    none were, those that the key is restricted to; null means all.
+    """
+    return f"""
+select allowed.rate_limit,
+       extract(epoch from allowed.rate_period)::float8,
+       allowed.rate_remaining,
+       extract(epoch from allowed.rate_reset)::float8,
+       answer.*
+  from job_queue.authorize(
+         p_key_id => %(_key_id)s,
+         p_key_hash => %(_key_hash)s,
+         p_function => '{function}',
+         p_queues => %(_queues)s::text[],
+         p_job_ids => %(_job_ids)s::uuid[],
+         p_claim_ids => %(_claim_ids)s::bigint[]
+       ) as allowed
+  left join lateral (select true as is_found, found.* from ({query}) as found) as answer on true
 """
 
 
@@ -71,7 +103,7 @@ class Database:
             self._conninfo,
             kwargs={"autocommit": True, "application_name": "job_queue api"},
             min_size=1,
-            max_size=10,
+            max_size=settings.pool_size,
             timeout=self._timeout,
             open=False,
         )
@@ -88,27 +120,34 @@ class Database:
     ) -> None:
         await self._pool.close()
 
-    async def enqueue_job(self, sleep_seconds: int, message: str | None) -> tuple[UUID, str]:
-        """Enqueue a job; return its id and its JSON."""
-        [(job_id, body)] = await self._fetch(
-            _ENQUEUE_JOB, {"sleep_seconds": sleep_seconds, "message": message}
+    async def call(
+        self,
+        function: str,
+        query: str,
+        parameters: Mapping[str, Any],
+        key: Key | None = None,
+        concerns: Concerns = NOTHING,
+    ) -> Answer:
+        """Run a query that calls the function, for somebody who may, with this key, call that."""
+        rows = await self.fetch(
+            _authorized(function, query),
+            {
+                **parameters,
+                "_key_id": key and key.key_id,
+                "_key_hash": key and key.key_hash,
+                "_queues": concerns.queues,
+                "_job_ids": concerns.job_ids,
+                "_claim_ids": concerns.claim_ids,
+            },
         )
-        return job_id, body
+        limit = RateLimit(*rows[0][:4]) if rows[0][0] is not None else None
+        return Answer([row[5:] for row in rows if row[4]], limit)
 
-    async def get_job(self, job_id: UUID) -> str | None:
-        """Return the job's JSON, or None if there is no such job."""
-        rows = await self._fetch(_GET_JOB, {"job_id": job_id})
-        return rows[0][0] if rows else None
-
-    async def list_jobs(self) -> AsyncIterator[list[str]]:
-        """Yield all jobs' JSON, newest first, a page at a time; the last page may be empty."""
-        after: UUID | None = None
-        while True:
-            rows = await self._fetch(_LIST_JOBS, {"limit": PAGE_SIZE, "after": after})
-            yield [body for _, body in rows]
-            if len(rows) < PAGE_SIZE:
-                return
-            after = rows[-1][0]
+    async def fetch(self, query: str, parameters: Mapping[str, Any]) -> Rows:
+        """Run a query of the API's own, for nobody in particular."""
+        async with self._connection() as connection, asyncio.timeout(self._timeout):
+            cursor = await connection.execute(query, parameters)
+            return await cursor.fetchall()
 
     async def unavailable_because(self) -> str | None:
         """Return why the database cannot serve the API now, or None if it can.
@@ -131,11 +170,6 @@ class Database:
         if missing:
             return f"the schema lacks {', '.join(missing)}: run `yoyo apply`"
         return None
-
-    async def _fetch(self, query: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        async with self._connection() as connection, asyncio.timeout(self._timeout):
-            cursor = await connection.execute(query, parameters)
-            return await cursor.fetchall()
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:

@@ -1,0 +1,84 @@
+"""Who asks: the API key of a request. What the key may do is for the database to say."""
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Response
+from fastapi.security import APIKeyHeader, HTTPBearer
+
+from api.database import NOTHING, Concerns, Database, Key, RateLimit, Rows
+from api.errors import Problem
+
+_KEY = re.compile(r"jq_([0-9a-f]{12})_[0-9a-f]{64}")
+
+_bearer = HTTPBearer(
+    auto_error=False, scheme_name="ApiKey", description="An API key, as create_api_key made it."
+)
+_header = APIKeyHeader(
+    name="X-API-Key",
+    auto_error=False,
+    scheme_name="ApiKeyHeader",
+    description="The same in a header of its own.",
+)
+
+
+@dataclass
+class Caller:
+    """One request's way to the database: its calls run with the rights of its API key."""
+
+    database: Database
+    key: Key | None
+    rate_limit: RateLimit | None = None
+
+    async def call(
+        self,
+        function: str,
+        query: str,
+        parameters: Mapping[str, Any] | None = None,
+        concerns: Concerns = NOTHING,
+    ) -> Rows:
+        """Run a query that calls this function of the queue, and return its rows."""
+        answer = await self.database.call(function, query, parameters or {}, self.key, concerns)
+        self.rate_limit = answer.rate_limit
+        return answer.rows
+
+
+def _caller(
+    request: Request,
+    response: Response,
+    bearer: Annotated[Any, Depends(_bearer)],
+    header: Annotated[str | None, Depends(_header)],
+) -> Caller:
+    text = bearer.credentials if bearer else header
+    caller = Caller(request.app.state.database, None)
+    if text is not None or "authorization" in request.headers:
+        caller.key = _key(text or "")
+    elif request.app.state.settings.require_key:
+        raise Problem(
+            "unauthenticated", "This API needs a key. Send it as Authorization: Bearer <key>."
+        )
+    request.state.caller = caller
+    return caller
+
+
+def _key(text: str) -> Key:
+    """Return what the database is to know of a key. The key itself never leaves this process."""
+    match = _KEY.fullmatch(text)
+    if match is None:
+        raise Problem("unauthenticated", "The API key is not valid.")
+    return Key(match[1], hashlib.sha256(text.encode()).digest())
+
+
+CallerOf = Annotated[Caller, Depends(_caller)]
+
+
+def rate_limit_headers(limit: RateLimit) -> dict[str, str]:
+    """Return the headers of draft-ietf-httpapi-ratelimit-headers-10, as structured fields."""
+    return {
+        "RateLimit-Policy": f'"key";q={limit.limit};w={math.ceil(limit.period)}',
+        "RateLimit": f'"key";r={limit.remaining};t={math.ceil(limit.reset)}',
+    }
