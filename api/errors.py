@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:async-job-orchestrator:problem:"
+METHODS = ["DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"]
 RETRY_AFTER_OUTAGE = 2
 """Seconds after which a client may well try again when the database was away."""
 
@@ -162,7 +163,7 @@ async def _http(request: Request, exc: Exception) -> JSONResponse:
     error = cast(HTTPException, exc)
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        headers["Allow"] = ", ".join(sorted(_methods(request)))
+        headers["Allow"] = ", ".join(_methods(request))
     kind = KIND_BY_STATUS.get(error.status_code)
     if kind is None:
         title = HTTPStatus(error.status_code).phrase
@@ -176,14 +177,16 @@ async def _http(request: Request, exc: Exception) -> JSONResponse:
     return problem(kind, detail, headers)
 
 
-def _methods(request: Request) -> set[str]:
+def _methods(request: Request) -> list[str]:
     """Return the methods that the path of a request knows."""
-    methods: set[str] = set()
-    for route in request.app.router.routes:
-        match, _ = route.matches(request.scope)
-        if match is not Match.NONE:
-            methods |= getattr(route, "methods", None) or set()
-    return methods
+    return [
+        method
+        for method in METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.router.routes
+        )
+    ]
 
 
 async def _database_error(_: Request, exc: Exception) -> JSONResponse:

@@ -5,9 +5,10 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from api import errors
+from api import errors, openapi
 from api.database import Database
-from api.routes import jobs, operations
+from api.routes import jobs, keys, operations, queues, schedules, workers
+from api.routes.names import KeepSlashes
 from api.settings import Settings
 
 
@@ -29,8 +30,14 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.include_router(jobs.router)
+    app.include_router(queues.router)
+    app.include_router(schedules.router)
+    app.include_router(workers.router)
+    app.include_router(keys.router)
     app.include_router(operations.router)
     errors.install(app)
+    app.add_middleware(KeepSlashes)
+    openapi.install(app)
     return app
 
 

@@ -35,8 +35,8 @@ def without_nul(text: str) -> str:
 
 Integer = Annotated[int, BeforeValidator(_integer)]
 Text = Annotated[str, AfterValidator(without_nul)]
-Name = Annotated[Text, Field(min_length=1, max_length=100)]
-JobKey = Annotated[Text, Field(min_length=1, max_length=500)]
+Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(without_nul)]
+JobKey = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(without_nul)]
 Seconds = Annotated[float, Field(ge=0, le=365 * 86_400, allow_inf_nan=False)]
 ClaimId = Annotated[Integer, Field(ge=0, le=2**63 - 1)]
 Count = Annotated[Integer, Field(ge=0, le=2**31 - 1)]
@@ -71,7 +71,7 @@ class NewJob(Request):
     sleep_seconds: Annotated[
         Integer, Field(ge=0, le=86_400, description="How long a job of the type sleep sleeps.")
     ] = 3
-    message: Annotated[Text, Field(max_length=10_000)] | None = Field(
+    message: Annotated[str, Field(max_length=10_000), AfterValidator(without_nul)] | None = Field(
         None, description="Echoed in the result of a job of the type sleep."
     )
     job_type: Name = Field("sleep", description="The name by which a worker knows what to do.")
@@ -198,7 +198,7 @@ class RetryFilter(Request):
 
     queue: Name | None = None
     job_type: Name | None = None
-    error: Annotated[Text, Field(min_length=1)] | None = Field(
+    error: Annotated[str, Field(min_length=1), AfterValidator(without_nul)] | None = Field(
         None, description="A part of the error."
     )
     failed_after: Time | None = None

@@ -37,7 +37,8 @@ def test_without_a_database_all_routes_are_503_and_health_says_why() -> None:
             api.get("/jobs/01234567-89ab-7def-8123-456789abcdef"),
         ):
             assert response.status_code == 503
-            assert list(response.json()) == ["detail"]
+            assert response.headers["Retry-After"] == "2"
+            assert response.json()["type"] == "urn:async-job-orchestrator:problem:unavailable"
 
 
 def test_without_the_schema_all_routes_are_503_and_health_says_why(
