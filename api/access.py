@@ -7,13 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPBearer
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.database import NOTHING, Concerns, Database, Key, RateLimit, Rows
 from api.errors import Problem
 
 _KEY = re.compile(r"jq_([0-9a-f]{12})_[0-9a-f]{64}")
+
+_HEADERS = {"authorization", "x-api-key"}
+"""A request with one of these has a key to show, however malformed: it is not one without."""
 
 _bearer = HTTPBearer(
     auto_error=False, scheme_name="ApiKey", description="An API key, as create_api_key made it."
@@ -49,13 +54,12 @@ class Caller:
 
 def _caller(
     request: Request,
-    response: Response,
     bearer: Annotated[Any, Depends(_bearer)],
     header: Annotated[str | None, Depends(_header)],
 ) -> Caller:
     text = bearer.credentials if bearer else header
     caller = Caller(request.app.state.database, None)
-    if text is not None or "authorization" in request.headers:
+    if text is not None or not _HEADERS.isdisjoint(request.headers.keys()):
         caller.key = _key(text or "")
     elif request.app.state.settings.require_key:
         raise Problem(
@@ -76,8 +80,32 @@ def _key(text: str) -> Key:
 CallerOf = Annotated[Caller, Depends(_caller)]
 
 
-def rate_limit_headers(limit: RateLimit) -> dict[str, str]:
-    """Return the headers of draft-ietf-httpapi-ratelimit-headers-10, as structured fields."""
+class RateLimitHeaders:
+    """Say in each response how the rate limit of its key stands.
+
+    The headers are those of draft-ietf-httpapi-ratelimit-headers-10.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})  # what request.state shows
+
+        async def send_with_headers(message: Message) -> None:
+            caller = state.get("caller")
+            if message["type"] == "http.response.start" and caller and caller.rate_limit:
+                MutableHeaders(scope=message).update(_rate_limit_headers(caller.rate_limit))
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+def _rate_limit_headers(limit: RateLimit) -> dict[str, str]:
     return {
         "RateLimit-Policy": f'"key";q={limit.limit};w={math.ceil(limit.period)}',
         "RateLimit": f'"key";r={limit.remaining};t={math.ceil(limit.reset)}',

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from api import errors, openapi
+from api.access import RateLimitHeaders
 from api.database import Database
 from api.routes import jobs, keys, operations, queues, schedules, workers
 from api.routes.names import KeepSlashes
@@ -36,6 +37,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(keys.router)
     app.include_router(operations.router)
     errors.install(app)
+    app.add_middleware(RateLimitHeaders)
     app.add_middleware(KeepSlashes)
     openapi.install(app)
     return app
