@@ -5,6 +5,9 @@
 Connects as a superuser, by libpq's PG* variables, and makes, or brings up to date, the role that
 owns the database and applies the migrations, and the logins of the API and of the workers. Their
 passwords are OWNER_PASSWORD, API_PASSWORD and WORKER_PASSWORD.
+
+API_ROLES says what the API may do for its clients, whatever their keys: by default
+client,worker,operator. With less, the routes that need the rest answer 403.
 """
 
 import os
@@ -15,20 +18,25 @@ from psycopg import sql
 
 OWNER = "job_queue_owner"
 
+GROUPS = {
+    "client": "job_queue_client",
+    "worker": "job_queue_worker",
+    "operator": "job_queue_operator",
+}
+"""The group roles, by the names that API_ROLES has for them."""
+
 MEMBERSHIPS = {
     OWNER: ["pg_read_all_stats"],
-    "job_queue_api": ["job_queue_client"],
+    "job_queue_api": [*GROUPS.values()],
     "job_queue_workers": ["job_queue_worker"],
 }
-"""Each login, and the roles that it is a member of."""
+"""Each login, and the roles that it is a member of, unless API_ROLES says less."""
 
 PASSWORDS = {
     OWNER: "OWNER_PASSWORD",
     "job_queue_api": "API_PASSWORD",
     "job_queue_workers": "WORKER_PASSWORD",
 }
-
-GROUPS = ["job_queue_client", "job_queue_worker", "job_queue_operator"]
 
 ADOPT = """
 do $$
@@ -81,14 +89,23 @@ def _verifier(connection: psycopg.Connection[Any], login: str) -> str:
     ).decode()
 
 
+def _memberships() -> dict[str, list[str]]:
+    """Return the memberships as API_ROLES has them; raise ValueError if it names no such role."""
+    names = [name.strip() for name in os.environ.get("API_ROLES", "").split(",") if name.strip()]
+    if unknown := set(names) - set(GROUPS):
+        raise ValueError(f"API_ROLES: {', '.join(sorted(unknown))}: not one of {', '.join(GROUPS)}")
+    return MEMBERSHIPS | ({"job_queue_api": [GROUPS[name] for name in names]} if names else {})
+
+
 def main() -> None:
     """Make the roles; raise psycopg.Error if that may not be."""
+    memberships = _memberships()
     with psycopg.connect() as connection:
-        for role in [*GROUPS, *MEMBERSHIPS]:
+        for role in [*GROUPS.values(), *memberships]:
             known = connection.execute("select to_regrole(%s)", [role]).fetchone()
             if known == (None,):
                 connection.execute(sql.SQL("create role {}").format(sql.Identifier(role)))
-        for login, groups in MEMBERSHIPS.items():
+        for login, groups in memberships.items():
             connection.execute(
                 sql.SQL("alter role {} login password {}").format(
                     sql.Identifier(login), sql.Literal(_verifier(connection, login))
@@ -97,6 +114,12 @@ def main() -> None:
             for group in groups:
                 connection.execute(
                     sql.SQL("grant {} to {}").format(sql.Identifier(group), sql.Identifier(login))
+                )
+            for group in set(MEMBERSHIPS[login]) - set(groups):
+                connection.execute(
+                    sql.SQL("revoke {} from {}").format(
+                        sql.Identifier(group), sql.Identifier(login)
+                    )
                 )
         connection.execute(
             sql.SQL("alter database {} owner to {}").format(

@@ -1,6 +1,7 @@
 """`docker compose up --build`, where a Docker engine answers."""
 
 import json
+import re
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from api.settings import VARIABLES
 from tests.support import eventually, skip_unless_required
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,6 +70,11 @@ def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
         yield compose
     finally:
         compose("down", "--volumes", "--remove-orphans", "--rmi", "local")
+
+
+def test_the_api_is_passed_each_of_its_settings() -> None:
+    passed = re.findall(r"^      (API_\w+):$", (ROOT / "docker-compose.yml").read_text(), re.M)
+    assert passed == sorted(VARIABLES.values())
 
 
 def test_a_job_posted_to_the_api_succeeds(compose: Compose) -> None:

@@ -12,6 +12,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from database import logins
 from database.local import migrate
 from database.logins import MEMBERSHIPS, OWNER
 from tests.conftest import Server
@@ -58,6 +59,12 @@ def run(where: dict[str, Any], *arguments: str, **environment: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def connect(where: dict[str, Any], user: str, password: str) -> psycopg.Connection[Any]:
+    """Log in to the database."""
+    login = {**where, "user": user, "password": password, "dbname": DATABASE}
+    return psycopg.connect(make_conninfo(**login), autocommit=True)
+
+
 def test_the_owner_takes_over_what_a_superuser_has_migrated_and_the_services_do_their_part(
     where: dict[str, Any],
 ) -> None:
@@ -66,21 +73,39 @@ def test_the_owner_takes_over_what_a_superuser_has_migrated_and_the_services_do_
     run(where, "yoyo", "rollback", "--all", PGUSER=OWNER, PGPASSWORD="o")
     run(where, "yoyo", "apply", PGUSER=OWNER, PGPASSWORD="o")
 
-    def connect(user: str, password: str) -> psycopg.Connection[Any]:
-        login = {**where, "user": user, "password": password, "dbname": DATABASE}
-        return psycopg.connect(make_conninfo(**login), autocommit=True)
-
-    with connect("job_queue_api", "a") as api, connect("job_queue_workers", "w") as worker:
-        job_id = value(api, "select enqueue_job()")
-        assert value(worker, "select id from claim_next_job()") == job_id
-        assert "pruned" in value(worker, "select run_maintenance()")
-        for session, call in [(api, "claim_next_job()"), (worker, "cancel_job(null)")]:
-            with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                session.execute(f"select {call}")
+    with (
+        connect(where, "job_queue_api", "a") as api,
+        connect(where, "job_queue_workers", "w") as worker,
+    ):
+        for session in (api, worker):
+            job_id = value(api, "select enqueue_job()")
+            assert value(session, "select id from claim_next_job()") == job_id
+            assert "pruned" in value(session, "select run_maintenance()")
+        api.execute("select pause_queue('mail')")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            worker.execute("select cancel_job(null)")
         for session in (api, worker):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 session.execute("table job_queue.jobs")
-    with connect(where["user"], where["password"]) as admin:
+    with connect(where, where["user"], where["password"]) as admin:
         secrets = "select rolpassword from pg_authid where rolname = any (%s)"
         for (secret,) in admin.execute(secrets, [list(MEMBERSHIPS)]).fetchall():
             assert secret.startswith("SCRAM-SHA-256$")
+
+
+def test_the_api_may_do_less_where_it_is_told_so(
+    where: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(where, "database.logins", **PASSWORDS)
+    run(where, "database.logins", **PASSWORDS, API_ROLES="client, worker")
+    with connect(where, "job_queue_api", "a") as api:
+        job_id = value(api, "select enqueue_job()")
+        assert value(api, "select id from claim_next_job()") == job_id
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            api.execute("select pause_queue('mail')")
+    run(where, "database.logins", **PASSWORDS, API_ROLES="")
+    with connect(where, "job_queue_api", "a") as api:
+        api.execute("select pause_queue('mail')")
+    monkeypatch.setenv("API_ROLES", "client,admin")
+    with pytest.raises(ValueError, match="API_ROLES: admin: not one of client, worker, operator"):
+        logins.main()
