@@ -11,6 +11,7 @@ from api.database import Database
 from api.routes import jobs, keys, operations, queues, schedules, workers
 from api.routes.names import KeepSlashes
 from api.settings import Settings
+from api.stopping import stopping
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -18,7 +19,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with Database(settings) as database:
+        async with stopping() as told_to_stop, Database(settings) as database:
+            app.state.stopping = told_to_stop
             app.state.database = database
             yield
 
