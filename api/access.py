@@ -52,7 +52,7 @@ class Caller:
         return answer.rows
 
 
-def _caller(
+async def _caller(
     request: Request,
     bearer: Annotated[Any, Depends(_bearer)],
     header: Annotated[str | None, Depends(_header)],

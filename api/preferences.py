@@ -8,7 +8,7 @@ from fastapi import Depends, Header, Request
 _WAIT = re.compile(r"\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(;.*)?", re.IGNORECASE)
 
 
-def _wait(
+async def _wait(
     request: Request,
     prefer: Annotated[
         list[str] | None,
