@@ -21,7 +21,8 @@ router = APIRouter(route_class=JsonRoute, tags=["queues"])
 
 def _seconds(interval: str, most: int = YEAR) -> str:
     """Write SQL for an interval in seconds, no more than may be sent: '1 year' has 365.25 days."""
-    return f"least(extract(epoch from {interval})::float8, {most})"
+    seconds = f"extract(epoch from {interval})::float8"
+    return f"case when {seconds} > {most} then {most} else {seconds} end"
 
 
 _POLICY = f"""json_build_object(
