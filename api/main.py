@@ -5,10 +5,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from api import errors, openapi
+from api import errors, logs, metrics, openapi
 from api.access import RateLimitHeaders
 from api.database import Database
-from api.routes import jobs, keys, operations, queues, schedules, workers
+from api.middleware import Application
+from api.routes import docs, jobs, keys, operations, queues, schedules, workers
 from api.routes.names import KeepSlashes
 from api.settings import Settings
 from api.stopping import stopping
@@ -22,14 +23,20 @@ def create_app(settings: Settings) -> FastAPI:
         async with stopping() as told_to_stop, Database(settings) as database:
             app.state.stopping = told_to_stop
             app.state.database = database
+            app.state.queue_metrics = metrics.QueueMetrics(database)
+            app.state.scrapers = set()
+            app.state.enqueue = jobs.enqueue_in_groups(database)
             yield
 
-    app = FastAPI(
+    app = Application(
+        settings.cors_origins,
         title="async-job-orchestrator",
         summary="The job queue that is just Postgres.",
         version="1.0.0",
         lifespan=lifespan,
         max_body_size=settings.max_body_bytes,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.settings = settings
     app.include_router(jobs.router)
@@ -38,6 +45,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(workers.router)
     app.include_router(keys.router)
     app.include_router(operations.router)
+    app.include_router(docs.router)
     errors.install(app)
     app.add_middleware(RateLimitHeaders)
     app.add_middleware(KeepSlashes)
@@ -45,4 +53,6 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-app = create_app(Settings.from_environment())
+settings = Settings.from_environment()
+logs.configure(settings)
+app = create_app(settings)

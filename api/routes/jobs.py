@@ -12,8 +12,9 @@ from psycopg.types.json import Jsonb
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
 from api.access import Caller, CallerOf
-from api.database import Concerns, Rows
+from api.database import Concerns, Database, Rows
 from api.errors import Problem
+from api.grouping import Grouping
 from api.models import (
     MAX_BATCH,
     MAX_PAGE,
@@ -129,6 +130,12 @@ select job.id, json_build_object({_CREATED_JOB})::text
 _ENQUEUE_JOBS = """
 select json_build_object('id', job.id, 'created', job.created)::text
   from job_queue.enqueue_jobs(p_jobs => %(jobs)s::jsonb) as job
+"""
+
+_ENQUEUE_GROUP = f"""
+select job.id, json_build_object({_CREATED_JOB})::text
+  from job_queue.enqueue_jobs(p_jobs => %(jobs)s::jsonb) as added
+ cross join lateral job_queue.get_job(p_job_id => added.id) as job
 """
 
 _ENQUEUE_UNIQUE_JOB = f"""
@@ -356,18 +363,40 @@ async def create_job(
             "enqueue_jobs", _ENQUEUE_UNIQUE_JOB, {"jobs": _as_json([new_job])}, concerns
         )
         status = 201 if created else 200
+    elif caller.key is None and not new_job.depends_on:
+        job_id, body = await request.app.state.enqueue(new_job)
     else:
-        parameters = dict(new_job) | {
-            "payload": Jsonb(new_job.payload),
-            "trace_context": new_job.trace_context and Jsonb(new_job.trace_context),
-        }
-        [(job_id, body)] = await caller.call("enqueue_job", _ENQUEUE_JOB, parameters, concerns)
+        [(job_id, body)] = await caller.call(
+            "enqueue_job", _ENQUEUE_JOB, _as_parameters(new_job), concerns
+        )
     if wait:
         await request.app.state.watcher.wait_for_end(job_id, wait)
         [(body,)] = await caller.call("get_job", _GET_CREATED_JOB, {"job_id": job_id})
     return JsonResponse(
         body, status, headers={"Location": f"/jobs/{job_id}", **applied(wait), **headers}
     )
+
+
+def enqueue_in_groups(database: Database) -> Grouping[NewJob, tuple[UUID, str]]:
+    """Return what enqueues jobs for callers without a key, those of one moment together."""
+
+    async def enqueue(new_jobs: list[NewJob]) -> list[tuple[UUID, str]]:
+        if len(new_jobs) == 1:
+            answer = await database.call("enqueue_job", _ENQUEUE_JOB, _as_parameters(new_jobs[0]))
+        else:
+            answer = await database.call(
+                "enqueue_jobs", _ENQUEUE_GROUP, {"jobs": _as_json(new_jobs)}
+            )
+        return [(job_id, body) for job_id, body in answer.rows]
+
+    return Grouping(enqueue)
+
+
+def _as_parameters(new_job: NewJob) -> dict[str, Any]:
+    return dict(new_job) | {
+        "payload": Jsonb(new_job.payload),
+        "trace_context": new_job.trace_context and Jsonb(new_job.trace_context),
+    }
 
 
 @router.post(
