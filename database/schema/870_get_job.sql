@@ -30,7 +30,10 @@ returns table (
   cancel_requested boolean,
   failed_at timestamptz,
   worker text,
-  progress jsonb
+  progress jsonb,
+  retry_delay interval,
+  retry_delay_max interval,
+  trace_context jsonb
 )
 language sql
 volatile
@@ -64,7 +67,10 @@ as $$
     job.cancel_requested,
     job.failed_at,
     claim.worker,
-    claim.progress
+    claim.progress,
+    job.retry_delay,
+    job.retry_delay_max,
+    job.trace_context
     from job_queue.jobs as job
     left join job_queue.claims as claim on claim.job_id = job.id
    where job.id = p_job_id

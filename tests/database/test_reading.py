@@ -11,8 +11,10 @@ def test_get_returns_the_job(db: Connection) -> None:
         " queue, priority, run_at, attempts, max_attempts, losses, max_losses, timeout, unique_key,"
         " concurrency_key, depends_on, cancel_requested, failed_at"
     )
-    assert found[:-2] == one(db, f"select {columns} from jobs")
-    assert found._fields == (*columns.split(", "), "worker", "progress")
+    later = "retry_delay, retry_delay_max, trace_context"
+    assert found[:-5] == one(db, f"select {columns} from jobs")
+    assert found[-3:] == one(db, f"select {later} from jobs")
+    assert found._fields == (*columns.split(", "), "worker", "progress", *later.split(", "))
 
 
 def test_get_returns_no_row_for_an_unknown_job(db: Connection) -> None:
