@@ -16,9 +16,9 @@ from api.settings import Settings
 FUNCTIONS = ["enqueue_job", "get_job", "list_jobs", "authorize", "settled_events"]
 """Some without which the API cannot work: those of v1, and the last that were added."""
 
-_MISSING_FUNCTIONS = """
+_MISSING_FUNCTIONS = f"""
 select name
-  from unnest(%(names)s::text[]) as name
+  from unnest('{{{", ".join(FUNCTIONS)}}}'::text[]) as name
  where to_regproc('job_queue.' || name) is null
 """
 
@@ -155,21 +155,32 @@ class Database:
         Asks over a connection of its own: the answer is the database's, not that of a busy pool.
         """
         try:
-            async with (
-                asyncio.timeout(self._health_timeout),
-                await psycopg.AsyncConnection.connect(
-                    self._conninfo, autocommit=True, application_name="job_queue health"
-                ) as connection,
-            ):
-                cursor = await connection.execute(_MISSING_FUNCTIONS, {"names": FUNCTIONS})
-                missing = [name for (name,) in await cursor.fetchall()]
+            [rows] = await self._fetch_apart(self._health_timeout, _MISSING_FUNCTIONS)
         except TimeoutError:
             return f"the database did not answer within {self._health_timeout:g} s"
         except psycopg.Error as error:
             return " ".join(str(error).split())
+        missing = [name for (name,) in rows]
         if missing:
             return f"the schema lacks {', '.join(missing)}: run `yoyo apply`"
         return None
+
+    async def fetch_apart(self, *queries: str) -> list[Rows]:
+        """Run queries over a connection of their own, for who must not wait for a busy pool."""
+        return await self._fetch_apart(self._timeout, *queries)
+
+    async def _fetch_apart(self, timeout: float, *queries: str) -> list[Rows]:
+        async with (
+            asyncio.timeout(timeout),
+            await psycopg.AsyncConnection.connect(
+                self._conninfo, autocommit=True, application_name="job_queue health"
+            ) as connection,
+        ):
+            return [await (await connection.execute(query)).fetchall() for query in queries]
+
+    def pool_statistics(self) -> dict[str, int]:
+        """Return how the pool stands, in the words of psycopg_pool."""
+        return self._pool.get_stats()
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:

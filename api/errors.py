@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, cast
+from urllib.parse import quote
 
 import psycopg
 from fastapi import FastAPI, Request
@@ -13,10 +14,13 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from api.logs import current_request_id
+
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:async-job-orchestrator:problem:"
+INSTANCE_PREFIX = "urn:async-job-orchestrator:request:"
 METHODS = ["DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"]
 RETRY_AFTER_OUTAGE = 2
 """Seconds after which a client may well try again when the database was away."""
@@ -107,6 +111,7 @@ def problem(
         "title": KINDS[kind].title,
         "status": KINDS[kind].status,
         "detail": detail,
+        **_instance(),
         **members,
     }
     all_headers = dict(headers or {})
@@ -115,6 +120,12 @@ def problem(
     if kind == "unavailable":
         all_headers.setdefault("Retry-After", str(RETRY_AFTER_OUTAGE))
     return JSONResponse(body, KINDS[kind].status, all_headers, MEDIA_TYPE)
+
+
+def _instance() -> dict[str, str]:
+    """Return the member that tells one request from others, and finds it in the log."""
+    request_id = current_request_id.get()
+    return {"instance": INSTANCE_PREFIX + quote(request_id, safe="")} if request_id else {}
 
 
 async def _own(_: Request, exc: Exception) -> JSONResponse:
@@ -167,7 +178,7 @@ async def _http(request: Request, exc: Exception) -> JSONResponse:
     kind = KIND_BY_STATUS.get(error.status_code)
     if kind is None:
         title = HTTPStatus(error.status_code).phrase
-        body = {"type": "about:blank", "title": title, "status": error.status_code}
+        body = {"type": "about:blank", "title": title, "status": error.status_code, **_instance()}
         return JSONResponse(
             {**body, "detail": error.detail}, error.status_code, headers, MEDIA_TYPE
         )

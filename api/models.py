@@ -277,6 +277,11 @@ class ProblemDetails(BaseModel):
     title: str
     status: int
     detail: str
+    instance: str | None = Field(
+        None,
+        description="Which request it was: ends with its X-Request-ID.",
+        examples=["urn:async-job-orchestrator:request:8e03978e-40d5-43e8-bc93-6894a57f9324"],
+    )
     code: str | None = Field(
         None, description="The SQLSTATE, of class JQ, if the database said so."
     )
