@@ -21,10 +21,7 @@ begin
     from job_queue.jobs as job
    where job.id = p_job_id;
   if not found then
-    raise exception using
-      errcode = 'JQ002',
-      message = format('job %s does not exist', coalesce(p_job_id::text, 'null')),
-      hint = 'Pass the id that enqueue_job or claim_next_job returned.';
+    perform job_queue.raise_no_job(p_job_id);
   end if;
   return v_status;
 end

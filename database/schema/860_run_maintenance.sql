@@ -42,6 +42,7 @@ begin
         and pg_try_advisory_xact_lock(hashtextextended('job_queue worker ' || old.worker, 0))
       limit 1000
         for update skip locked);
+  perform job_queue.prune_idempotency_keys();
   v_done := v_done || jsonb_build_object('fired', v_fired, 'pruned', job_queue.prune_jobs());
   perform setval('job_queue.maintained_at', (extract(epoch from v_now) * 1000000)::bigint);
   return v_done;
@@ -51,9 +52,10 @@ $$;
 comment on function job_queue.run_maintenance(interval) is
   'What has to be done from time to time: ends runs that are out of time or whose lease has run '
   'out, settles dependencies, puts jobs back that a limit had set aside, enqueues the jobs of '
-  'schedules, and prunes old jobs. Returns how many of each, as JSON. Bounded, and safe to call '
-  'from any number of workers at once: none waits for another. p_unless_within: if somebody has '
-  'called it within that time, and it came to its end, nothing is done, and null is returned; so '
-  'that many workers may ask often. Errors: JQ001 for an argument out of range.';
+  'schedules, and prunes old jobs and idempotency keys. Returns how many of most, as JSON. '
+  'Bounded, and safe to call from any number of workers at once: none waits for another. '
+  'p_unless_within: if somebody has called it within that time, and it came to its end, nothing is '
+  'done, and null is returned; so that many workers may ask often. Errors: JQ001 for an argument '
+  'out of range.';
 
 revoke execute on function job_queue.run_maintenance(interval) from public;

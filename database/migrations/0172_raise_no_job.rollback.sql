@@ -1,0 +1,1 @@
+drop function job_queue.raise_no_job(uuid);
