@@ -3,7 +3,7 @@
 import asyncio
 import functools
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +23,9 @@ select name
 """
 
 Rows = list[tuple[Any, ...]]
+
+READING_MUCH = frozenset({"list_jobs", "list_dead_jobs", "queue_statistics"})
+"""What may take long. It gets half of the connections at most: the rest never waits for it."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ class Database:
             timeout=self._timeout,
             open=False,
         )
+        self._reading_much = asyncio.Semaphore(max(1, settings.pool_size // 2))
 
     async def __aenter__(self) -> Self:
         await self._pool.open()
@@ -129,17 +133,17 @@ class Database:
         concerns: Concerns = NOTHING,
     ) -> Answer:
         """Run a query that calls the function, for somebody who may, with this key, call that."""
-        rows = await self.fetch(
-            _authorized(function, query),
-            {
-                **parameters,
-                "_key_id": key and key.key_id,
-                "_key_hash": key and key.key_hash,
-                "_queues": concerns.queues,
-                "_job_ids": concerns.job_ids,
-                "_claim_ids": concerns.claim_ids,
-            },
-        )
+        everything = {
+            **parameters,
+            "_key_id": key and key.key_id,
+            "_key_hash": key and key.key_hash,
+            "_queues": concerns.queues,
+            "_job_ids": concerns.job_ids,
+            "_claim_ids": concerns.claim_ids,
+        }
+        async with asyncio.timeout(2 * self._timeout):
+            async with self._reading_much if function in READING_MUCH else nullcontext():
+                rows = await self.fetch(_authorized(function, query), everything)
         limit = RateLimit(*rows[0][:4]) if rows[0][0] is not None else None
         return Answer([row[5:] for row in rows if row[4]], limit)
 
@@ -191,12 +195,12 @@ class Database:
         """
         while True:
             async with self._pool.connection() as connection:
-                if not _is_closed_by_server(connection):
+                if not is_closed_by_server(connection):
                     yield connection
                     return
 
 
-def _is_closed_by_server(connection: psycopg.AsyncConnection[Any]) -> bool:
+def is_closed_by_server(connection: psycopg.AsyncConnection[Any]) -> bool:
     """Tell whether the server has closed this idle connection, without asking it.
 
     A server that goes away leaves its farewell and the end of the stream on the socket, where
