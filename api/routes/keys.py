@@ -82,7 +82,7 @@ class NewKey(Request):
     rate_limit: Annotated[Integer, Field(ge=1, le=1_000_000)] | None = Field(
         None, description="How many requests it may make within rate_period_seconds. Null: any."
     )
-    rate_period_seconds: Annotated[float, Field(ge=0.001, le=86_400)] = 60
+    rate_period_seconds: Annotated[float, Field(ge=0.001, le=360 * 86_400)] = 60
 
 
 class ApiKey(BaseModel):
