@@ -20,7 +20,11 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with stopping() as told_to_stop, Database(settings) as database:
+        async with (
+            stopping() as told_to_stop,
+            Database(settings) as database,
+            metrics.observing_pool(database),
+        ):
             app.state.stopping = told_to_stop
             app.state.database = database
             app.state.queue_metrics = metrics.QueueMetrics(database)

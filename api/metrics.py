@@ -1,8 +1,8 @@
 """What Prometheus is told: how requests and the pool fare and, asked of the database, the queue.
 
 Where several processes serve, each has metrics of its own, and a scrape sees those of one. With
-PROMETHEUS_MULTIPROC_DIR they share them by files in that directory, which must be there, and empty
-when the first process starts. The queue's come from the database, once, either way.
+PROMETHEUS_MULTIPROC_DIR they share them by files in that directory, which is to be empty when the
+first of them starts. The queue's come from the database, once, either way.
 """
 
 import asyncio
@@ -10,7 +10,8 @@ import glob
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
@@ -29,7 +30,12 @@ from api.database import Database, Rows
 
 logger = logging.getLogger(__name__)
 
+if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+    os.makedirs(os.environ["PROMETHEUS_MULTIPROC_DIR"], exist_ok=True)
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+_POOL_SECONDS = 5.0
 
 _REQUEST = ["method", "route", "status"]
 REQUESTS = Counter("api_http_requests", "Requests answered.", _REQUEST)
@@ -76,13 +82,30 @@ def observe_request(method: str, route: str | None, status: int, seconds: float)
     duration.observe(seconds)
 
 
-def observe_pool(statistics: Mapping[str, int]) -> None:
+def observe_pool(database: Database) -> None:
     """Note how the pool of this process stands."""
+    statistics = database.pool_statistics()
     size, idle = statistics.get("pool_size", 0), statistics.get("pool_available", 0)
     CONNECTIONS.labels("idle").set(idle)
     CONNECTIONS.labels("in use").set(size - idle)
     CONNECTIONS_LIMIT.set(statistics.get("pool_max", 0))
     WAITING.set(statistics.get("requests_waiting", 0))
+
+
+@asynccontextmanager
+async def observing_pool(database: Database) -> AsyncIterator[None]:
+    """Note it every few seconds, for scrapes that another process answers."""
+
+    async def observe() -> None:
+        while True:
+            observe_pool(database)
+            await asyncio.sleep(_POOL_SECONDS)
+
+    task = asyncio.create_task(observe())
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 # The queue

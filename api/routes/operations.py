@@ -68,7 +68,7 @@ async def read_metrics(request: Request, caller: CallerOf) -> Response:
     state = request.app.state
     if caller.key:
         await _authorize(caller, state.scrapers)
-    metrics.observe_pool(state.database.pool_statistics())
+    metrics.observe_pool(state.database)
     families = await state.queue_metrics.families()
     accept = request.headers.get("accept", "")
     body, media_type = await asyncio.to_thread(metrics.exposition, accept, families)
