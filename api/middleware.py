@@ -113,7 +113,7 @@ class _Outermost:
         finally:
             metrics.IN_PROGRESS.dec()
             seconds = time.perf_counter() - started
-            route = getattr(scope.get("route"), "path", None)
+            route = getattr(scope.get("route"), "path_format", None)
             metrics.observe_request(scope["method"], route, status, seconds)
             _log(scope, route, status, seconds, length)
 
