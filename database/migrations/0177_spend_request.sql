@@ -27,7 +27,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_clock regclass := format('job_queue.key_clock_%s', p_key_id);
+  v_clock regclass := format('job_queue.key_clock_%s', p_key_id)::regclass;
   v_now bigint := (extract(epoch from clock_timestamp()) * 1000000)::bigint;
   v_period bigint := p_step * p_limit;
   v_used_until bigint := coalesce(pg_sequence_last_value(v_clock), 0);

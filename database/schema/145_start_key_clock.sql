@@ -9,12 +9,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if old.rate_step is not null then
-    execute format('drop sequence job_queue.key_clock_%s', old.key_id);
+    execute format('drop sequence job_queue.%I', 'key_clock_' || old.key_id);
   end if;
   if new.rate_step is not null then
     execute format(
-      'create sequence job_queue.key_clock_%s increment %s minvalue 0 start 0',
-      new.key_id, new.rate_step);
+      'create sequence job_queue.%I increment %s minvalue 0 start 0',
+      'key_clock_' || new.key_id, new.rate_step);
   end if;
   return null;
 end

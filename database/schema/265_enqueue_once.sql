@@ -91,7 +91,7 @@ comment on function job_queue.enqueue_once(text, text, jsonb) is
   'What enqueue_jobs does, once: whoever calls it again within 24 hours, as the same client and '
   'with the same key and jobs, gets the first answer once more, with replayed, and as the jobs '
   'were then, whatever has become of them. p_client: whose key it is; null: nobody''s in '
-  'particular. Errors: those of enqueue_jobs; JQ001 for a key that is not 1 to 255 characters long; JQ011 if '
-  'the key was used for other jobs.';
+  'particular. Errors: those of enqueue_jobs; JQ001 for a key that is not 1 to 255 characters '
+  'long; JQ011 if the key was used for other jobs.';
 
 revoke execute on function job_queue.enqueue_once(text, text, jsonb) from public;
