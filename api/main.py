@@ -13,6 +13,7 @@ from api.routes import docs, jobs, keys, operations, queues, schedules, workers
 from api.routes.names import KeepSlashes
 from api.settings import Settings
 from api.stopping import stopping
+from api.watch import Watcher
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -24,9 +25,11 @@ def create_app(settings: Settings) -> FastAPI:
             stopping() as told_to_stop,
             Database(settings) as database,
             metrics.observing_pool(database),
+            Watcher(settings, told_to_stop) as watcher,
         ):
             app.state.stopping = told_to_stop
             app.state.database = database
+            app.state.watcher = watcher
             app.state.queue_metrics = metrics.QueueMetrics(database)
             app.state.scrapers = set()
             app.state.enqueue = jobs.enqueue_in_groups(database)

@@ -30,5 +30,8 @@ Wait = Annotated[int, Depends(_wait)]
 
 
 def applied(wait: int) -> dict[str, str]:
-    """Return the header that says how long the answer may have waited."""
+    """Return the header that says how long the answer may have waited.
+
+    Nothing is said of caches (Vary: Prefer): they store no response of ours.
+    """
     return {"Preference-Applied": f"wait={wait}"} if wait else {}

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 from uuid import UUID
@@ -45,6 +46,7 @@ from api.routes.common import (
     json_array_in_pages,
     problems,
 )
+from api.session import OUTAGE
 from api.tracing import trace_context
 
 PAGE_SIZE = 1_000
@@ -370,10 +372,8 @@ async def create_job(
             "enqueue_job", _ENQUEUE_JOB, _as_parameters(new_job), concerns
         )
     if wait:
-        await request.app.state.watcher.wait_for_end(job_id, wait)
-        # Not another call of the key's: the job is there, and no rate limit may hide that.
-        rows = await caller.database.fetch(_GET_CREATED_JOB, {"job_id": job_id})
-        body = rows[0][0] if rows else body  # pruned as soon as it had ended
+        with suppress(*OUTAGE):  # the job is there, whatever the database can say of it now
+            body = await _once_ended(_GET_CREATED_JOB, job_id, request, wait) or body
     return JsonResponse(
         body, status, headers={"Location": f"/jobs/{job_id}", **applied(wait), **headers}
     )
@@ -520,13 +520,21 @@ async def get_job(
     """Return one job, at once or, if the client would wait, when it has ended."""
     body = await _one(caller, "get_job", _GET_JOB[view], job_id)
     if wait:
-        # Who may see the job is settled: the answer is no second call of the key's.
-        await request.app.state.watcher.wait_for_end(job_id, wait)
-        rows = await caller.database.fetch(_GET_JOB[view], {"job_id": job_id})
-        if not rows:
+        ended = await _once_ended(_GET_JOB[view], job_id, request, wait)
+        if ended is None:
             raise Problem("not-found", f"job {job_id} does not exist")
-        body = rows[0][0]
+        body = ended
     return JsonResponse(body, headers=applied(wait))
+
+
+async def _once_ended(query: str, job_id: UUID, request: Request, wait: int) -> str | None:
+    """Wait for the end of a job and read it, or None if it has been pruned since.
+
+    Who may see it is settled, and it is no second call of the key's.
+    """
+    async with request.app.state.watcher.end_of(job_id, wait, request):
+        rows = await request.app.state.database.fetch(query, {"job_id": job_id})
+    return str(rows[0][0]) if rows else None
 
 
 async def _one(caller: Caller, function: str, query: str, job_id: UUID) -> str:

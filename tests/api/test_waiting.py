@@ -1,0 +1,187 @@
+"""Prefer: wait, of POST /jobs and GET /jobs/{id}."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from fastapi.testclient import TestClient
+
+from api import watch
+from tests.support import Connection, claim, enqueue, eventually, value
+
+
+@contextmanager
+def asking(call: Callable[[], Any]) -> Iterator[Any]:
+    """Send a request beside the block, which must let it be answered."""
+    with ThreadPoolExecutor(1) as executor:
+        yield executor.submit(call)
+
+
+def wait_for(api: TestClient, job_id: Any, wait: str = "wait=60", **arguments: Any) -> Any:
+    return api.get(f"/jobs/{job_id}", headers={"Prefer": wait}, **arguments)
+
+
+def waits(api: TestClient) -> int:
+    """Return how many wait."""
+    watcher = api.app.state.watcher  # type: ignore[attr-defined]
+    return sum(len(waiters) for waiters in watcher._waiters.values())
+
+
+def test_a_job_is_shown_as_soon_as_it_has_succeeded(api: TestClient, db: Connection) -> None:
+    job_id = enqueue(db)
+    with asking(lambda: wait_for(api, job_id)) as response:
+        eventually(lambda: waits(api))
+        held = claim(db)
+        db.execute("select complete_job(%s, %s, '[1]')", [held.id, held.claim_id])
+    shown = response.result()
+    assert (shown.status_code, shown.json()["status"], shown.json()["result"]) == (
+        200,
+        "succeeded",
+        [1],
+    )
+    assert shown.headers["Preference-Applied"] == "wait=60"
+
+
+def test_a_job_is_shown_as_soon_as_it_is_cancelled(api: TestClient, db: Connection) -> None:
+    job_id = enqueue(db)
+    with asking(lambda: wait_for(api, job_id)) as response:
+        eventually(lambda: waits(api))
+        api.post(f"/jobs/{job_id}/cancel")
+    assert response.result().json()["status"] == "cancelled"
+
+
+def test_a_job_is_shown_as_it_is_when_the_time_is_up(api: TestClient, db: Connection) -> None:
+    response = wait_for(api, enqueue(db), "wait=1")
+    assert response.json()["status"] == "queued"
+    assert response.headers["Preference-Applied"] == "wait=1"
+
+
+def test_a_job_that_has_ended_is_shown_at_once(api: TestClient, db: Connection) -> None:
+    job_id = enqueue(db)
+    db.execute("select cancel_job(%s)", [job_id])
+    assert wait_for(api, job_id).json()["status"] == "cancelled"
+
+
+def test_who_waits_gets_the_view_that_was_asked_for(api: TestClient, db: Connection) -> None:
+    job_id = enqueue(db, job_type="email")
+    db.execute("select cancel_job(%s)", [job_id])
+    assert wait_for(api, job_id, params={"view": "full"}).json()["job_type"] == "email"
+
+
+def test_nobody_waits_for_an_unknown_job(api: TestClient) -> None:
+    assert wait_for(api, uuid4()).status_code == 404
+
+
+def test_a_job_that_is_deleted_meanwhile_is_404(api: TestClient, db: Connection) -> None:
+    job_id = enqueue(db)
+    with asking(lambda: wait_for(api, job_id)) as response:
+        eventually(lambda: waits(api))
+        db.execute("delete from jobs where id = %s", [job_id])
+    assert response.result().status_code == 404
+
+
+@pytest.mark.parametrize(
+    "prefer", ["wait", "wait=", "wait=x", "wait=-1", "wait=1.5", "await=5", ""]
+)
+def test_what_is_no_preference_to_wait_is_ignored(
+    api: TestClient, db: Connection, prefer: str
+) -> None:
+    response = wait_for(api, enqueue(db), prefer)
+    assert response.json()["status"] == "queued"
+    assert "Preference-Applied" not in response.headers
+
+
+@pytest.mark.parametrize(
+    ("prefer", "applied"),
+    [
+        ("wait=999999999", "wait=60"),
+        ("respond-async, wait=7", "wait=7"),
+        ('Wait="7"; foo', "wait=7"),
+        ("handling=lenient,wait = 7", "wait=7"),
+    ],
+)
+def test_a_wait_is_understood_among_other_preferences_and_bounded(
+    api: TestClient, db: Connection, prefer: str, applied: str
+) -> None:
+    job_id = enqueue(db)
+    db.execute("select cancel_job(%s)", [job_id])
+    assert wait_for(api, job_id, prefer).headers["Preference-Applied"] == applied
+
+
+def test_who_creates_a_job_may_wait_for_its_result(api: TestClient, db: Connection) -> None:
+    request = {"json": {"sleep_seconds": 0}, "headers": {"Prefer": "wait=60"}}
+    with asking(lambda: api.post("/jobs", **request)) as response:  # type: ignore[arg-type]
+        eventually(lambda: waits(api))
+        held = claim(db)
+        db.execute("""select complete_job(%s, %s, '{"a": 1}')""", [held.id, held.claim_id])
+    created = response.result()
+    assert created.status_code == 201
+    assert created.headers["Location"] == f"/jobs/{held.id}"
+    assert created.headers["Preference-Applied"] == "wait=60"
+    body = created.json()
+    assert list(body) == ["id", "status", "sleep_seconds", "message", "result", "created_at"]
+    assert (body["status"], body["result"]) == ("succeeded", {"a": 1})
+
+
+def test_a_job_that_cannot_be_read_again_was_created_all_the_same(
+    api: TestClient, db: Connection
+) -> None:
+    request = {"json": {}, "headers": {"Prefer": "wait=60"}}
+    with asking(lambda: api.post("/jobs", **request)) as response:  # type: ignore[arg-type]
+        eventually(lambda: waits(api))
+        db.execute("alter function get_job rename to get_job_no_more")
+        db.execute("select cancel_job(id) from jobs")
+    created = response.result()
+    assert (created.status_code, created.json()["status"]) == (201, "queued")
+
+
+WATCHER = """
+  from pg_stat_activity
+ where application_name = 'job_queue api watcher' and datname = current_database()
+"""
+
+
+def test_nobody_asks_the_database_while_nobody_waits(api: TestClient, db: Connection) -> None:
+    assert value(db, f"select count(*) {WATCHER}") == 0
+    wait_for(api, enqueue(db), "wait=1")
+    is_idle = f"select query_start < clock_timestamp() - interval '1 second' {WATCHER}"
+    eventually(lambda: value(db, is_idle))
+
+
+def test_one_connection_watches_for_all(api: TestClient, db: Connection) -> None:
+    job_ids = [enqueue(db) for _ in range(8)]
+    with ThreadPoolExecutor(8) as executor:
+        responses = [executor.submit(wait_for, api, job_id) for job_id in job_ids]
+        eventually(lambda: waits(api) == 8)
+        assert value(db, f"select count(*) {WATCHER}") == 1
+        db.execute("select cancel_job(id) from jobs")
+        for response, job_id in zip(responses, job_ids, strict=True):
+            assert response.result().json()["id"] == str(job_id)
+    assert waits(api) == 0
+
+
+def test_who_waits_outlasts_that_the_watching_connection_is_lost(
+    api: TestClient, db: Connection
+) -> None:
+    job_id = enqueue(db)
+    with asking(lambda: wait_for(api, job_id)) as response:
+        eventually(lambda: waits(api))
+        for _ in range(3):
+            eventually(lambda: value(db, f"select count(pg_terminate_backend(pid)) {WATCHER}"))
+        db.execute("select cancel_job(%s)", [job_id])
+    assert response.result().json()["status"] == "cancelled"
+
+
+def test_many_ids_are_asked_for_in_parts(
+    api: TestClient, db: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "MAX_IDS", 2)
+    job_ids = [enqueue(db) for _ in range(5)]
+    with ThreadPoolExecutor(5) as executor:
+        responses = [executor.submit(wait_for, api, job_id) for job_id in job_ids]
+        eventually(lambda: waits(api) == 5)
+        db.execute("select cancel_job(id) from jobs")
+        assert {response.result().json()["status"] for response in responses} == {"cancelled"}
