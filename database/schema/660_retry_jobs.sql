@@ -10,7 +10,8 @@ create function job_queue.retry_jobs(
   p_failed_after timestamptz default null,
   p_failed_before timestamptz default null,
   p_limit integer default 1000,
-  p_dry_run boolean default false
+  p_dry_run boolean default false,
+  p_within_queues text[] default null
 )
 returns table (
   id uuid,
@@ -37,6 +38,7 @@ begin
        and job.failed_at >= coalesce(p_failed_after, '-infinity')
        and job.failed_at < coalesce(p_failed_before, 'infinity')
        and (p_queue is null or job.queue = p_queue)
+       and (p_within_queues is null or job.queue = any (p_within_queues))
        and (p_job_type is null or job.job_type = p_job_type)
        and (p_error is null or strpos(job.result ->> 'error', p_error) > 0)
      order by job.failed_at, job.id
@@ -59,13 +61,14 @@ end
 $$;
 
 comment on function job_queue.retry_jobs(
-  text, text, text, timestamptz, timestamptz, integer, boolean
+  text, text, text, timestamptz, timestamptz, integer, boolean, text[]
 ) is
   'retry_job for failed jobs that match all that is given: the queue, the type, a part of the '
   'error, when they failed; the first to fail first, p_limit at most. Returns each with its '
   'outcome: retried, unique key held (it stays failed) or, with p_dry_run, would be retried. '
-  'Errors: JQ001 if nothing is given.';
+  'p_within_queues: of no queues but these, which is no filter by itself. Errors: JQ001 if nothing '
+  'is given.';
 
 revoke execute on function job_queue.retry_jobs(
-  text, text, text, timestamptz, timestamptz, integer, boolean
+  text, text, text, timestamptz, timestamptz, integer, boolean, text[]
 ) from public;

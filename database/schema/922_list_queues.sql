@@ -58,13 +58,12 @@ as $$
     union
     select set_aside.queue from set_aside where p_queue is null
     union
-    select job.queue
-      from job_queue.claims as claim join job_queue.jobs as job on job.id = claim.job_id
+    select (select job.queue from job_queue.jobs as job where job.id = claim.job_id)
+      from job_queue.claims as claim
      where p_queue is null
     union
-    select job.queue
+    select (select job.queue from job_queue.jobs as job where job.id = dependency.job_id)
       from job_queue.job_dependencies as dependency
-      join job_queue.jobs as job on job.id = dependency.job_id
      where p_queue is null
   )
   select named.queue, coalesce(policy.paused, false), policy.concurrency_limit,

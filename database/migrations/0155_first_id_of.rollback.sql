@@ -1,0 +1,1 @@
+drop function job_queue.first_id_of(timestamptz);

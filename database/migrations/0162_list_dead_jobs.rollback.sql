@@ -1,0 +1,71 @@
+drop function job_queue.list_dead_jobs(
+  integer, uuid, text, text, text, timestamptz, timestamptz, text[]
+);
+
+-- Changes nothing.
+
+create function job_queue.list_dead_jobs(
+  p_limit integer default 100,
+  p_after uuid default null,
+  p_queue text default null,
+  p_job_type text default null
+)
+returns table (
+  id uuid,
+  failed_at timestamptz,
+  queue text,
+  job_type text,
+  payload jsonb,
+  error text,
+  attempts integer,
+  losses integer,
+  retries bigint
+)
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+as $$
+  select
+    job.id,
+    job.failed_at,
+    job.queue,
+    job.job_type,
+    job.payload,
+    job.result ->> 'error',
+    job.attempts,
+    job.losses,
+    (select count(*)
+       from job_queue.job_events as event
+      where event.job_id = job.id
+        and event.verb = 'retry')
+    from job_queue.jobs as job
+   where job.failed_at is not null
+     and (job.failed_at, job.id) < (
+       coalesce((select coalesce(last.failed_at, (
+                          select max(event.at)
+                            from job_queue.job_events as event
+                           where event.job_id = last.id
+                             and event.to_status = 'failed'))
+                   from job_queue.jobs as last
+                  where last.id = p_after),
+                'infinity'),
+       coalesce(p_after, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+     and (p_queue is null or job.queue = p_queue)
+     and (p_job_type is null or job.job_type = p_job_type)
+   order by job.failed_at desc, job.id desc
+   limit p_limit
+$$;
+
+comment on function job_queue.list_dead_jobs(integer, uuid, text, text) is
+  'The dead letters: jobs that have failed for good, the last to fail first, with the error of the '
+  'last attempt and how often retry_job had been called; job_history has all attempts. At most '
+  'p_limit of them (null: all), of one queue or type if given. Passing the last id of one page as '
+  'p_after gives the next.';
+
+revoke execute on function job_queue.list_dead_jobs(integer, uuid, text, text) from public;
+
+select job_queue.grant_roles();
