@@ -1,11 +1,11 @@
+-- depends: 0176_check_key_jobs
+
 -- Changes nothing.
 --
 -- What a key that is restricted to some queues asks for must be about a queue, a job or a claim,
 -- all in these queues. So what concerns the whole system is refused without being listed anywhere.
--- What is listed are the functions that read or change no more than what the queues which authorize
--- returns let them.
---
--- A job of another queue is said not to exist, as the verbs would say it of one that does not.
+-- What is listed are the functions that read and change no more than the queues which they are
+-- given, and which authorize has returned, let them.
 
 create function job_queue.check_key_queues(
   p_key_queues text[],
@@ -19,11 +19,6 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set jit = off
 as $$
 declare
   v_refused text;
@@ -39,14 +34,6 @@ begin
       from unnest(p_queues) as named (queue)
      where coalesce(named.queue <> all (p_key_queues), true)
      limit 1;
-  else
-    select 'claim ' || claim.claim_id
-      into v_refused
-      from job_queue.claims as claim
-      join job_queue.jobs as job on job.id = claim.job_id
-     where claim.claim_id = any (p_claim_ids)
-       and job.queue <> all (p_key_queues)
-     limit 1;
   end if;
   if v_refused is not null then
     raise exception using
@@ -55,17 +42,16 @@ begin
       hint = 'It is restricted to some queues: list_api_keys shows which.';
   end if;
 
-  perform job_queue.raise_no_job(job.id)
-     from job_queue.jobs as job
-    where job.id = any (p_job_ids)
-      and job.queue <> all (p_key_queues);
+  if num_nonnulls(p_job_ids, p_claim_ids) > 0 then
+    perform job_queue.check_key_jobs(p_key_queues, p_job_ids, p_claim_ids);
+  end if;
 end
 $$;
 
 comment on function job_queue.check_key_queues(text[], text, text[], uuid[], bigint[]) is
-  'Holds a call against the queues that the key is restricted to. Private to this schema. Errors: '
-  'JQ009 for another queue, for a claim of one, and for what concerns the whole system; JQ002 for '
-  'a job of another queue.';
+  'Holds a call against the queues that the API key is restricted to. Private to this schema. '
+  'Errors: JQ009 for another queue, for a claim of one, and for what concerns the whole system; '
+  'JQ002 for a job of another queue.';
 
 revoke execute on function job_queue.check_key_queues(text[], text, text[], uuid[], bigint[])
   from public;

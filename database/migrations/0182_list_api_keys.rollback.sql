@@ -1,0 +1,1 @@
+drop function job_queue.list_api_keys(text);

@@ -1,0 +1,1 @@
+drop function job_queue.enqueue_once(text, text, jsonb);
