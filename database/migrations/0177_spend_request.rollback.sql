@@ -1,1 +1,0 @@
-drop function job_queue.spend_request(text, integer, interval, bigint);

@@ -1,1 +1,0 @@
-drop function job_queue.authorize(text, bytea, text, text[], uuid[], bigint[]);

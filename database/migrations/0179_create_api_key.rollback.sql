@@ -1,1 +1,0 @@
-drop function job_queue.create_api_key(text, text[], text[], interval, integer, interval);

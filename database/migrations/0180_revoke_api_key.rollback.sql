@@ -1,1 +1,0 @@
-drop function job_queue.revoke_api_key(text);

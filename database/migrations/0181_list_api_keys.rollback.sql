@@ -1,1 +1,0 @@
-drop function job_queue.list_api_keys(text);

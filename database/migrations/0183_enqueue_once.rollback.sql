@@ -1,1 +1,0 @@
-drop function job_queue.enqueue_once(text, text, jsonb);

@@ -1,1 +1,0 @@
-drop function job_queue.prune_idempotency_keys(integer);

@@ -1,1 +1,0 @@
-drop function job_queue.add_event_totals(bigint, bigint);

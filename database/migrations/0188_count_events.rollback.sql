@@ -1,1 +1,0 @@
-drop function job_queue.count_events();
