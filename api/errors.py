@@ -159,15 +159,17 @@ def _is_body_of_another_type(request: Request, error: RequestValidationError) ->
 def _place(location: tuple[str | int, ...]) -> str:
     """Name the place of a fault: in a body a JSON Pointer (RFC 6901), else the parameter."""
     if location[0] != "body":
-        return str(location[-1])
+        return str(location[min(1, len(location) - 1)])
     return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in location[1:])
 
 
 def _sentence(location: tuple[str | int, ...], message: str) -> str:
     if location == ("body",) and "dictionary" in message:
         message = "Send a JSON object"
-    numbers = [f"[{step}]" for step in location[1:-1] if isinstance(step, int)]
-    return f"{''.join(numbers)}{' ' if numbers else ''}{location[-1]}: {message}"
+    place = ""
+    for step in location[1:] or location:
+        place += f"[{step}]" if isinstance(step, int) else f".{step}" if place else step
+    return f"{place}: {message}"
 
 
 async def _http(request: Request, exc: Exception) -> JSONResponse:
@@ -216,7 +218,8 @@ async def _database_error(_: Request, exc: Exception) -> JSONResponse:
     detail = ". ".join(sentence.rstrip(".") for sentence in sentences if sentence) + "."
     headers = {}
     if kind == "rate-limited":
-        headers["Retry-After"] = str(int(float(error.diag.message_detail or 0)) + 1)
+        seconds = int(float(error.diag.message_detail or 0)) + 1
+        headers = {"Retry-After": str(seconds), "RateLimit": f'"key";r=0;t={seconds}'}
     members = {"code": error.sqlstate} if (error.sqlstate or "").startswith("JQ") else {}
     return problem(kind, detail, headers, **members)
 

@@ -56,7 +56,7 @@ def test_each_fault_of_a_body_is_named_with_a_json_pointer(api: TestClient) -> N
     ]
     batch = check(api.post("/jobs/batch", json=[{}, {"queue": ""}]), "invalid")
     assert [error["pointer"] for error in batch["errors"]] == ["/1/queue"]
-    assert batch["detail"] == "[1] queue: String should have at least 1 character"
+    assert batch["detail"] == "[1].queue: String should have at least 1 character"
 
 
 def test_each_fault_of_a_query_names_its_parameter(api: TestClient) -> None:

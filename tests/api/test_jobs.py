@@ -97,6 +97,7 @@ def test_an_unknown_job_is_404(api: TestClient) -> None:
         "title": "There is no such thing",
         "status": 404,
         "detail": f"job {UNKNOWN_JOB} does not exist",
+        "instance": f"urn:async-job-orchestrator:request:{response.headers['X-Request-ID']}",
     }
 
 
