@@ -11,6 +11,8 @@ from uuid import UUID
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+YEAR = 360 * 86_400
+"""Seconds. Where Postgres compares intervals, a month has 30 days."""
 MAX_BATCH = 10_000
 """How many jobs one request may create."""
 MAX_PAGE = 1_000
@@ -37,7 +39,7 @@ Integer = Annotated[int, BeforeValidator(_integer)]
 Text = Annotated[str, AfterValidator(without_nul)]
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(without_nul)]
 JobKey = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(without_nul)]
-Seconds = Annotated[float, Field(ge=0, le=365 * 86_400, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=YEAR, allow_inf_nan=False)]
 ClaimId = Annotated[Integer, Field(ge=0, le=2**63 - 1)]
 Count = Annotated[Integer, Field(ge=0, le=2**31 - 1)]
 Time = Annotated[AwareDatetime, Field(strict=False)]
@@ -104,7 +106,7 @@ class NewJob(Request):
     max_losses: Count | None = Field(
         None, description="How many workers it may take down before it fails; 0: runs at most once."
     )
-    timeout_seconds: Annotated[float, Field(ge=0.001, le=365 * 86_400)] | None = Field(
+    timeout_seconds: Annotated[float, Field(ge=0.001, le=YEAR)] | None = Field(
         None, serialization_alias="timeout", description="How long one attempt may run."
     )
     unique_key: JobKey | None = Field(

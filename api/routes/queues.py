@@ -7,12 +7,10 @@ from pydantic import BaseModel, Field
 
 from api.access import Caller, CallerOf
 from api.database import Concerns
-from api.models import Count, Integer, Request
+from api.models import YEAR, Count, Integer, Request
 from api.routes.common import JsonResponse, JsonRoute, json_array, problems
 from api.routes.names import PathName
 
-YEAR = 360 * 86_400
-"""Seconds. Where Postgres compares intervals, a month has 30 days."""
 MILLENNIUM = 1000 * YEAR
 """Seconds: for good."""
 
