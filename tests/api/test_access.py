@@ -143,11 +143,14 @@ def test_whoever_shows_no_key_learns_nothing_of_what_is_wrong_with_the_request(
     assert closed.get("/jobs/1").status_code == 401
 
 
-@pytest.mark.parametrize("form", ["Bearer", "bearer", "X-API-Key"])
-def test_a_key_comes_in_one_of_two_headers(closed: TestClient, db: Connection, form: str) -> None:
+def test_a_key_comes_in_one_of_two_headers(closed: TestClient, db: Connection) -> None:
     key = make_key(db, "client")
-    headers = {"X-API-Key": key} if form == "X-API-Key" else {"Authorization": f"{form} {key}"}
-    assert closed.get("/jobs", headers=headers).status_code == 200
+    for name, text in [
+        ("Authorization", f"Bearer {key}"),
+        ("authorization", f"bearer {key}"),
+        ("X-API-Key", key),
+    ]:
+        assert closed.get("/jobs", headers={name: text}).status_code == 200
 
 
 def test_a_password_for_a_proxy_does_not_hide_a_key(closed: TestClient, db: Connection) -> None:
@@ -155,32 +158,32 @@ def test_a_password_for_a_proxy_does_not_hide_a_key(closed: TestClient, db: Conn
     assert closed.get("/jobs", headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Authorization": ""},
-        {"Authorization": "Bearer"},
-        {"Authorization": "Bearer "},
-        {"Authorization": "Bearer key"},
-        {"Authorization": "Basic dXNlcjpwYXNz"},
-        {"Authorization": "Bearer jq_0123456789ab_" + "0" * 63},
-        {"Authorization": "Bearer jq_0123456789ab_" + "0" * 65},
-        {"Authorization": "Bearer jq_0123456789ab_" + "G" * 64},
-        {"Authorization": "Bearer jq_0123456789ab_" + "0" * 64},
-        {"Authorization": b"Bearer jq_0123456789ab_\xff" + b"0" * 63},
-        {"X-API-Key": ""},
-        {"X-API-Key": "key"},
-        {"X-API-Key": "jq_0123456789ab_" + "0" * 64},
-    ],
-)
-@pytest.mark.parametrize("require_key", [True, False])
+NO_KEYS: list[dict[str, str | bytes]] = [
+    {"Authorization": ""},
+    {"Authorization": "Bearer"},
+    {"Authorization": "Bearer "},
+    {"Authorization": "Bearer key"},
+    {"Authorization": "Basic dXNlcjpwYXNz"},
+    {"Authorization": "Bearer jq_0123456789ab_" + "0" * 63},
+    {"Authorization": "Bearer jq_0123456789ab_" + "0" * 65},
+    {"Authorization": "Bearer jq_0123456789ab_" + "G" * 64},
+    {"Authorization": "Bearer jq_0123456789ab_" + "0" * 64},
+    {"Authorization": b"Bearer jq_0123456789ab_\xff" + b"0" * 63},
+    {"X-API-Key": ""},
+    {"X-API-Key": "key"},
+    {"X-API-Key": "jq_0123456789ab_" + "0" * 64},
+]
+
+
 def test_a_key_that_is_none_is_refused_even_where_none_is_required(
-    api: TestClient, closed: TestClient, headers: dict[str, str], require_key: bool
+    api: TestClient, closed: TestClient
 ) -> None:
-    response = (closed if require_key else api).get("/jobs", headers=headers)
-    assert response.status_code == 401
-    assert response.headers["WWW-Authenticate"] == "Bearer"
-    assert response.json()["detail"].lower().startswith("the api key is not valid")
+    for headers in NO_KEYS:
+        for client in (api, closed):
+            response = client.get("/jobs", headers=headers)  # type: ignore[arg-type]
+            assert response.status_code == 401, headers
+            assert response.headers["WWW-Authenticate"] == "Bearer"
+            assert response.json()["detail"].lower().startswith("the api key is not valid")
 
 
 def test_a_key_works_until_it_expires(api: TestClient, db: Connection) -> None:
@@ -238,28 +241,26 @@ def test_an_unknown_key_is_404(api: TestClient) -> None:
         assert api.request(method, "/api-keys/other").status_code == 422
 
 
-@pytest.mark.parametrize(
-    ("members", "pointer"),
-    [
-        ({"name": ""}, "/name"),
-        ({"name": None}, "/name"),
-        ({"scopes": []}, "/scopes"),
-        ({"scopes": ["admin"]}, "/scopes/0"),
-        ({"scopes": "client"}, "/scopes"),
-        ({"queues": []}, "/queues"),
-        ({"queues": [""]}, "/queues/0"),
-        ({"expires_in_seconds": 0}, "/expires_in_seconds"),
-        ({"rate_limit": 0}, "/rate_limit"),
-        ({"rate_period_seconds": 0}, "/rate_period_seconds"),
-        ({"secret": "mine"}, "/secret"),
-    ],
-)
-def test_a_wrong_key_is_422_and_none_is_made(
-    api: TestClient, db: Connection, members: dict[str, Any], pointer: str
-) -> None:
-    response = api.post("/api-keys", json={"name": "key", "scopes": ["client"]} | members)
-    assert response.status_code == 422
-    assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
+WRONG_KEYS: list[tuple[dict[str, Any], str]] = [
+    ({"name": ""}, "/name"),
+    ({"name": None}, "/name"),
+    ({"scopes": []}, "/scopes"),
+    ({"scopes": ["admin"]}, "/scopes/0"),
+    ({"scopes": "client"}, "/scopes"),
+    ({"queues": []}, "/queues"),
+    ({"queues": [""]}, "/queues/0"),
+    ({"expires_in_seconds": 0}, "/expires_in_seconds"),
+    ({"rate_limit": 0}, "/rate_limit"),
+    ({"rate_period_seconds": 0}, "/rate_period_seconds"),
+    ({"secret": "mine"}, "/secret"),
+]
+
+
+def test_a_wrong_key_is_422_and_none_is_made(api: TestClient, db: Connection) -> None:
+    for members, pointer in WRONG_KEYS:
+        response = api.post("/api-keys", json={"name": "key", "scopes": ["client"]} | members)
+        assert response.status_code == 422
+        assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
     assert db.execute("table api_keys").fetchall() == []
 
 
@@ -286,6 +287,7 @@ def test_each_response_says_how_the_rate_limit_stands(api: TestClient, db: Conne
     assert refused.status_code == 429
     assert refused.json()["type"] == "urn:async-job-orchestrator:problem:rate-limited"
     assert 600 < int(refused.headers["Retry-After"]) <= 1200
+    assert refused.headers["RateLimit"] == f'"key";r=0;t={refused.headers["Retry-After"]}'
     assert api.get("/jobs", headers=bearer(make_key(db, "client"))).status_code == 200
 
 
@@ -551,7 +553,10 @@ def test_the_key_of_another_is_not_tried_out(api: TestClient, db: Connection) ->
     keys = ["jq_0123456789ab_" + "0" * 64, good[:-64] + "0" * 64, expired, revoked]
     responses = [api.get("/jobs", headers=bearer(key)) for key in keys]
     assert {response.status_code for response in responses} == {401}
-    assert len({response.text for response in responses}) == 1
+    problems = [response.json() for response in responses]
+    for problem in problems:
+        del problem["instance"]  # the id of the request
+    assert problems == problems[:1] * 4
 
 
 def test_a_key_is_refused_from_the_moment_that_it_is_revoked(
