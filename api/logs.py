@@ -23,8 +23,10 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 def configure(settings: Settings) -> None:
     """Log to standard error as the settings say, and let uvicorn do likewise.
 
-    uvicorn's own line about each request is left out: it would show the query.
+    Its own line about each request is left out: it would show the query. What libraries say is
+    logged from warnings on.
     """
+    level = settings.log_level.upper()
     stream = logging.StreamHandler(sys.stderr)
     stream.name = "api"
     if settings.log_format == "json":
@@ -42,11 +44,12 @@ def configure(settings: Settings) -> None:
     root = logging.getLogger()
     # Others, such as OpenTelemetry's, may be there already, and stay.
     root.handlers[:] = [other for other in root.handlers if other.name != stream.name] + [stream]
-    root.setLevel(settings.log_level.upper())
+    root.setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level]))
+    logging.getLogger("api").setLevel(level)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
-        logger.setLevel(logging.NOTSET)
+        logger.setLevel(level)
         logger.propagate = name != "uvicorn.access"
 
 
