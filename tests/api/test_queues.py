@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import httpx2
 import pytest
 from fastapi.testclient import TestClient
 
+from tests.api.conftest import Serve
 from tests.support import Connection, claim, enqueue, one
 
 DEFAULTS: dict[str, Any] = {
@@ -188,3 +190,10 @@ def test_a_slash_that_is_not_encoded_divides_the_path(api: TestClient) -> None:
     assert api.get("/queues/mail/in").status_code == 404
     response = api.put("/queues/mail", json={})
     assert (response.status_code, response.headers["Allow"]) == (405, "GET, PATCH")
+
+
+def test_a_slash_in_a_name_comes_through_a_server_and_a_prefix(serve: Serve) -> None:
+    for arguments in ([], ["--root-path", "/api"]):
+        url = f"{serve(*arguments).url}/queues/mail%2Fin%25"
+        assert httpx2.post(f"{url}/pause").json()["queue"] == "mail/in%"
+        assert httpx2.get(url).json()["queue"] == "mail/in%"
