@@ -103,7 +103,8 @@ def test_no_function_uses_the_transactions_start(functions: list[Any]) -> None:
 
 
 def test_only_what_defines_things_or_names_a_channel_uses_dynamic_sql(functions: list[Any]) -> None:
-    using = [f.name for f in functions if re.search(r"\bexecute\b", f.body, re.I)]
+    # Between quotes it is the name of a privilege.
+    using = [f.name for f in functions if re.search(r"(?<!')\bexecute\b", f.body, re.I)]
     # LISTEN takes the channel's name as it stands, and there is no function in its place.
     assert using == ["grant_roles", "start_key_clock", "start_listening", "start_rate_clock"]
 
