@@ -51,7 +51,7 @@ as $$
              where job.waits_for_key and job.queue > set_aside.queue)
       from set_aside where set_aside.queue is not null
   ),
-  named as (
+  named as materialized (
     select p_queue as queue
     union
     select policy.queue from job_queue.queues as policy where p_queue is null

@@ -49,6 +49,8 @@ set enable_bitmapscan = off
 set enable_sort = off
 set jit = off
 as $$
+declare
+  v_ids uuid[];
 begin
   perform job_queue.raise_invalid_argument(
     'status', given.status,
@@ -61,6 +63,10 @@ begin
     return;
   end if;
 
+  -- Not in the query itself: to plan that, Postgres would call it once more.
+  v_ids := job_queue.find_jobs(
+    p_limit, p_after, p_statuses, p_queues, p_job_types, p_created_after, p_created_before,
+    p_updated_after, p_updated_before, p_unique_key, p_error);
   return query
     select
       job.id,
@@ -82,9 +88,7 @@ begin
       job.timeout,
       job.unique_key
       from job_queue.jobs as job
-     where job.id = any (job_queue.find_jobs(
-             p_limit, p_after, p_statuses, p_queues, p_job_types, p_created_after,
-             p_created_before, p_updated_after, p_updated_before, p_unique_key, p_error))
+     where job.id = any (v_ids)
      order by job.id desc;
 end
 $$;
