@@ -55,21 +55,6 @@ class Request(BaseModel):
 class NewJob(Request):
     """A job to enqueue. What is left out has the default of enqueue_job, or of the queue."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"sleep_seconds": 2, "message": "hello world"},
-                {
-                    "job_type": "email",
-                    "payload": {"to": "a@b.c"},
-                    "queue": "mail",
-                    "max_attempts": 5,
-                    "delay_seconds": 60,
-                },
-            ]
-        }
-    )
-
     sleep_seconds: Annotated[
         Integer, Field(ge=0, le=86_400, description="How long a job of the type sleep sleeps.")
     ] = 3

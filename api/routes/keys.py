@@ -1,7 +1,7 @@
 """/api-keys: make, list and revoke keys. The database keeps a hash of each, and no key."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, Field
@@ -10,6 +10,10 @@ from api.access import CallerOf
 from api.errors import Problem
 from api.models import Integer, Name, Request
 from api.routes.common import UTC, JsonResponse, JsonRoute, json_array, problems
+
+_LOCATION: dict[str, Any] = {
+    "Location": {"description": "Where the key is", "schema": {"type": "string"}}
+}
 
 router = APIRouter(route_class=JsonRoute, tags=["API keys"])
 
@@ -112,7 +116,7 @@ class CreatedKey(ApiKey):
     status_code=201,
     operation_id="createApiKey",
     response_model=CreatedKey,
-    responses=problems(413, 415),
+    responses={201: {"headers": _LOCATION}, **problems(413, 415)},
 )
 async def create_key(new_key: NewKey, caller: CallerOf) -> Response:
     """Make a key. It is shown in this answer, and never again."""

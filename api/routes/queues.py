@@ -197,22 +197,7 @@ async def get_queue(queue: PathName, caller: CallerOf) -> Response:
 )
 async def set_queue(
     queue: PathName,
-    patch: Annotated[
-        PolicyPatch,
-        Body(
-            media_type="application/merge-patch+json",
-            openapi_examples={
-                "limits": {
-                    "value": {
-                        "concurrency_limit": 5,
-                        "rate_limit": 100,
-                        "rate_period_seconds": 60,
-                        "timeout_seconds": None,
-                    }
-                }
-            },
-        ),
-    ],
+    patch: Annotated[PolicyPatch, Body(media_type="application/merge-patch+json")],
     caller: CallerOf,
 ) -> Response:
     """Change the policy of a queue by a JSON merge patch (RFC 7396), and return all of it.
