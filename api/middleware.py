@@ -12,6 +12,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import logs, metrics
+from api.errors import problem
 
 logger = logging.getLogger("api.access")
 
@@ -32,13 +33,13 @@ _PROBES = {"/health", "/livez", "/readyz"}
 class Application(FastAPI):
     """FastAPI with our middleware around all of it.
 
-    Added in FastAPI's way, middleware would not see the answer to a fault, nor to a body that is
-    too large: those are made further outside.
+    Added in FastAPI's way, middleware would not see the answer to a fault: that is made further
+    outside.
     """
 
-    def __init__(self, cors_origins: Sequence[str], **options: Any) -> None:
-        super().__init__(**options)
-        app: ASGIApp = super().__call__
+    def __init__(self, cors_origins: Sequence[str], max_body_size: int, **options: Any) -> None:
+        super().__init__(max_body_size=max_body_size, **options)
+        app: ASGIApp = _BodyLimit(super().__call__, max_body_size)
         if cors_origins:
             app = _cors(app, cors_origins)
         self._outermost = _Outermost(app)
@@ -75,6 +76,25 @@ def _cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
             "X-Request-ID",
         ],
     )
+
+
+class _BodyLimit:
+    """Refuses a body that is said to be too large.
+
+    FastAPI does so too, but in plain text. The others, which come in chunks, it can have.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self.app
+        if scope["type"] == "http":
+            for name, value in scope["headers"]:
+                if name == b"content-length" and value.isdigit() and int(value[:20]) > self._limit:
+                    app = problem("too-large", f"A body may have {self._limit} bytes at most.")
+        await app(scope, receive, send)
 
 
 class _Outermost:
