@@ -43,6 +43,8 @@ class Concerns:
     queues: list[str] | None = None
     job_ids: list[Any] | None = None
     claim_ids: list[int] | None = None
+    requests: int = 1
+    """As how many requests it counts for the key's rate limit."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ select allowed.rate_limit,
          p_function => '{function}',
          p_queues => %(_queues)s::text[],
          p_job_ids => %(_job_ids)s::uuid[],
-         p_claim_ids => %(_claim_ids)s::bigint[]
+         p_claim_ids => %(_claim_ids)s::bigint[],
+         p_requests => %(_requests)s
        ) as allowed
   left join lateral (select true as is_found, found.* from ({query}) as found) as answer on true
 """
@@ -140,6 +143,7 @@ class Database:
             "_queues": concerns.queues,
             "_job_ids": concerns.job_ids,
             "_claim_ids": concerns.claim_ids,
+            "_requests": concerns.requests,
         }
         async with asyncio.timeout(2 * self._timeout):
             async with self._reading_much if function in READING_MUCH else nullcontext():

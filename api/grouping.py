@@ -22,8 +22,14 @@ class Grouping(Generic[Item, Outcome]):
     Nobody waits for others to come: an item that finds no call under way is handed on at once.
     """
 
-    def __init__(self, call: Callable[[list[Item]], Awaitable[list[Outcome]]]) -> None:
+    def __init__(
+        self,
+        call: Callable[[list[Item]], Awaitable[list[Outcome]]],
+        kind: Callable[[Item], object] = lambda _: None,
+    ) -> None:
+        """Only items of one kind share a call."""
         self._call = call
+        self._kind = kind
         self._flights = 0
         self._waiting: deque[tuple[Item, asyncio.Future[Outcome]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -44,10 +50,14 @@ class Grouping(Generic[Item, Outcome]):
     def _land(self) -> None:
         self._flights -= 1
         group: list[tuple[Item, asyncio.Future[Outcome]]] = []
+        others: list[tuple[Item, asyncio.Future[Outcome]]] = []
         while self._waiting and len(group) < MAX_GROUP:
             item, future = self._waiting.popleft()
-            if not future.cancelled():
-                group.append((item, future))
+            if future.cancelled():
+                continue
+            is_like_the_first = not group or self._kind(item) == self._kind(group[0][0])
+            (group if is_like_the_first else others).append((item, future))
+        self._waiting.extendleft(reversed(others))
         if group:
             self._flights += 1
             task = asyncio.create_task(self._fly(group))

@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
 from api.access import Caller, CallerOf
-from api.database import Concerns, Database, Rows
+from api.database import Concerns, Database, Key, RateLimit, Rows
 from api.errors import Problem
 from api.grouping import Grouping
 from api.models import (
@@ -337,7 +337,11 @@ class DeadJobFilter(BaseModel):
     operation_id="createJob",
     response_model=CreatedJob,
     responses={
-        200: {"model": CreatedJob, "description": "An unfinished job has the unique key: that job"},
+        200: {
+            "model": CreatedJob,
+            "description": "An unfinished job has the unique key: that job",
+            "headers": _LOCATION,
+        },
         201: {"description": "The job, committed", "headers": _LOCATION},
         **problems(404, 413, 415),
     },
@@ -365,12 +369,12 @@ async def create_job(
             "enqueue_jobs", _ENQUEUE_UNIQUE_JOB, {"jobs": _as_json([new_job])}, concerns
         )
         status = 201 if created else 200
-    elif caller.key is None and not new_job.depends_on:
-        job_id, body = await request.app.state.enqueue(new_job)
-    else:
+    elif new_job.depends_on:
         [(job_id, body)] = await caller.call(
             "enqueue_job", _ENQUEUE_JOB, _as_parameters(new_job), concerns
         )
+    else:
+        job_id, body, caller.rate_limit = await request.app.state.enqueue((caller.key, new_job))
     if wait:
         with suppress(*OUTAGE):  # the job is there, whatever the database can say of it now
             body = await _once_ended(_GET_CREATED_JOB, job_id, request, wait) or body
@@ -379,19 +383,29 @@ async def create_job(
     )
 
 
-def enqueue_in_groups(database: Database) -> Grouping[NewJob, tuple[UUID, str]]:
-    """Return what enqueues jobs for callers without a key, those of one moment together."""
+Enqueued = tuple[UUID, str, RateLimit | None]
 
-    async def enqueue(new_jobs: list[NewJob]) -> list[tuple[UUID, str]]:
+
+def enqueue_in_groups(database: Database) -> Grouping[tuple[Key | None, NewJob], Enqueued]:
+    """Return what enqueues jobs, together those that come at the same time under one key."""
+
+    async def enqueue(items: list[tuple[Key | None, NewJob]]) -> list[Enqueued]:
+        key = items[0][0]
+        new_jobs = [new_job for _, new_job in items]
+        concerns = Concerns(
+            queues=list({new_job.queue for new_job in new_jobs}), requests=len(new_jobs)
+        )
         if len(new_jobs) == 1:
-            answer = await database.call("enqueue_job", _ENQUEUE_JOB, _as_parameters(new_jobs[0]))
+            answer = await database.call(
+                "enqueue_job", _ENQUEUE_JOB, _as_parameters(new_jobs[0]), key, concerns
+            )
         else:
             answer = await database.call(
-                "enqueue_jobs", _ENQUEUE_GROUP, {"jobs": _as_json(new_jobs)}
+                "enqueue_jobs", _ENQUEUE_GROUP, {"jobs": _as_json(new_jobs)}, key, concerns
             )
-        return [(job_id, body) for job_id, body in answer.rows]
+        return [(job_id, body, answer.rate_limit) for job_id, body in answer.rows]
 
-    return Grouping(enqueue)
+    return Grouping(enqueue, kind=lambda item: item[0])
 
 
 def _as_parameters(new_job: NewJob) -> dict[str, Any]:

@@ -1,4 +1,4 @@
--- depends: 0148_grant_roles
+-- depends: 0166_fingerprint_of
 
 -- Who may use the REST API, and for what. create_api_key and revoke_api_key write it; authorize
 -- reads it with each request, and notes now and then that it did.

@@ -1,1 +1,1 @@
-drop function job_queue.spend_request(text, integer, interval, bigint);
+drop function job_queue.spend_request(text, integer, interval, bigint, integer);

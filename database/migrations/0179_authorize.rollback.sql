@@ -1,1 +1,1 @@
-drop function job_queue.authorize(text, bytea, text, text[], uuid[], bigint[]);
+drop function job_queue.authorize(text, bytea, text, text[], uuid[], bigint[], integer);

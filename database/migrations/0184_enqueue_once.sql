@@ -33,7 +33,7 @@ set jit = off
 as $$
 declare
   v_client text := coalesce(p_client, '');
-  v_fingerprint bytea := sha256(convert_to(coalesce(p_jobs::text, ''), 'UTF8'));
+  v_fingerprint bytea := job_queue.fingerprint_of(p_jobs);
   v_is_new boolean;
   v_ids uuid[];
   v_created boolean[];
@@ -91,10 +91,10 @@ $$;
 
 comment on function job_queue.enqueue_once(text, text, jsonb) is
   'What enqueue_jobs does, once: whoever calls it again within 24 hours, as the same client and '
-  'with the same key and jobs, gets the first answer once more, with replayed, and as the jobs '
-  'were then, whatever has become of them. p_client: whose key it is; null: nobody''s in '
-  'particular. Errors: those of enqueue_jobs; JQ001 for a key that is not 1 to 255 characters '
-  'long; JQ011 if the key was used for other jobs.';
+  'with the same key and jobs (but for their trace_context), gets the first answer once more, with '
+  'replayed, and as the jobs were then, whatever has become of them. p_client: whose key it is; '
+  'null: nobody''s in particular. Errors: those of enqueue_jobs; JQ001 for a key that is not 1 to '
+  '255 characters long; JQ011 if the key was used for other jobs.';
 
 revoke execute on function job_queue.enqueue_once(text, text, jsonb) from public;
 

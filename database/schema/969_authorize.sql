@@ -10,7 +10,8 @@ create function job_queue.authorize(
   p_function text,
   p_queues text[] default null,
   p_job_ids uuid[] default null,
-  p_claim_ids bigint[] default null
+  p_claim_ids bigint[] default null,
+  p_requests integer default 1
 )
 returns table (
   client text,
@@ -40,7 +41,7 @@ begin
       select spent.remaining, spent.reset
         into rate_remaining, rate_reset
         from job_queue.spend_request(
-          p_key_id, v_key.rate_limit, v_key.rate_period, v_key.rate_step) as spent;
+          p_key_id, v_key.rate_limit, v_key.rate_period, v_key.rate_step, p_requests) as spent;
     end if;
     perform job_queue.check_scope(v_key.scopes, p_function);
     if v_key.queues is not null then
@@ -52,15 +53,16 @@ begin
 end
 $$;
 
-comment on function job_queue.authorize(text, bytea, text, text[], uuid[], bigint[]) is
+comment on function job_queue.authorize(text, bytea, text, text[], uuid[], bigint[], integer) is
   'Returns one row if the API key may call p_function, or read the view of that name, about these '
   'queues, jobs and claims: client, whose key it is; queues, those asked for or, if none were, '
   'those that the key is restricted to (null: all); and how its rate limit stands, if it has one: '
   'rate_remaining requests are left, and all are there again after rate_reset. p_key_hash: the '
-  'SHA-256 of the whole key. With a null p_key_id nothing is checked. Errors: JQ008 if the key is '
+  'SHA-256 of the whole key. With a null p_key_id nothing is checked. p_requests: as how many '
+  'requests the call counts, when it answers several at once. Errors: JQ008 if the key is '
   'unknown, wrong, expired or revoked, JQ009 if it does not allow this, JQ010 if its rate limit '
   'is used up, with the seconds to wait as the detail, JQ002 for a job of a queue that the key is '
   'not for.';
 
-revoke execute on function job_queue.authorize(text, bytea, text, text[], uuid[], bigint[])
+revoke execute on function job_queue.authorize(text, bytea, text, text[], uuid[], bigint[], integer)
   from public;

@@ -127,6 +127,19 @@ def test_who_hangs_up_while_waiting_is_left_out() -> None:
     asyncio.run(scenario())
 
 
+def test_only_items_of_one_kind_share_a_call_and_keep_their_order() -> None:
+    async def scenario() -> None:
+        calls = Calls()
+        grouping = Grouping(calls, kind=lambda item: item % 2)
+        tasks = [asyncio.create_task(grouping(number)) for number in range(MAX_FLIGHTS + 6)]
+        await settle()
+        await answer_until_done(calls, tasks)
+        assert calls.groups[MAX_FLIGHTS:] == [[2, 4, 6], [3, 5, 7]]
+
+    assert MAX_FLIGHTS == 2
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("spoilt", [False, True])
 def test_requests_of_one_moment_are_enqueued_together_or_if_need_be_alone(
     api: TestClient, db: Connection, connect: Callable[[], Connection], spoilt: bool
