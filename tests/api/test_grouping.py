@@ -1,8 +1,10 @@
 """Jobs that are asked for at the same time are enqueued together, and stay apart all the same."""
 
 import asyncio
+import re
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import psycopg
 import pytest
@@ -160,3 +162,43 @@ def test_requests_of_one_moment_are_enqueued_together_or_if_need_be_alone(
     for response, body in zip(rest, bodies[:10], strict=False):
         assert response.result().json()["message"] == body["message"]
     assert value(db, "select count(*) from jobs") == MAX_FLIGHTS + 10
+
+
+def post(executor: ThreadPoolExecutor, api: TestClient, headers: dict[str, str]) -> Future[Any]:
+    return executor.submit(api.post, "/jobs", json={}, headers=headers)
+
+
+@pytest.mark.parametrize(("limit", "created"), [(20, 12), (5, 5)])
+def test_each_job_of_a_group_counts_for_the_rate_limit_of_its_key(
+    api: TestClient,
+    db: Connection,
+    connect: Callable[[], Connection],
+    limit: int,
+    created: int,
+) -> None:
+    key = value(
+        db,
+        "select api_key from create_api_key('k', '{client}', p_rate_limit => %s,"
+        " p_rate_period => '10 days')",
+        limit,
+    )
+    headers = {"Authorization": f"Bearer {key}"}
+    blocker = connect()
+    with ThreadPoolExecutor(20) as executor:
+        with blocker.transaction():
+            blocker.execute("lock table jobs")
+            first = [post(executor, api, headers) for _ in range(MAX_FLIGHTS)]
+            eventually(lambda: value(db, "select count(*) = 2 from pg_locks where not granted"))
+            rest = [post(executor, api, headers) for _ in range(10)]
+            stranger = post(executor, api, {})
+            waiting = api.app.state.enqueue._waiting  # type: ignore[attr-defined]
+            eventually(lambda: len(waiting) == 11)
+        responses = [response.result() for response in [*first, *rest]]
+    statuses = [response.status_code for response in responses]
+    assert sorted(statuses) == [201] * created + [429] * (12 - created)
+    assert stranger.result().status_code == 201
+    assert "RateLimit" not in stranger.result().headers
+    assert value(db, "select count(*) from jobs") == created + 1
+    left = re.search(r"r=(\d+)", api.get("/jobs", headers=headers).headers.get("RateLimit", "r=0"))
+    assert left is not None
+    assert int(left[1]) == max(0, limit - 13)

@@ -196,6 +196,13 @@ def test_a_batch_is_repeated_like_a_single_job(api: TestClient, db: Connection) 
     assert value(db, "select count(*) from jobs") == 2
 
 
+def test_a_repetition_may_belong_to_another_trace(api: TestClient, db: Connection) -> None:
+    for span in ("b7ad6b7169203331", "00f067aa0ba902b7"):
+        trace = {"traceparent": f"00-0af7651916cd43dd8448eb211c80319c-{span}-01"}
+        assert api.post("/jobs", json={}, headers=KEY | trace).status_code == 201
+    assert value(db, "select count(*) from jobs") == 1
+
+
 def test_the_idempotency_key_of_another_body_is_422(api: TestClient, db: Connection) -> None:
     api.post("/jobs", json={"message": "one"}, headers=KEY)
     response = api.post("/jobs", json={"message": "another"}, headers=KEY)
