@@ -24,7 +24,8 @@ def configure(settings: Settings) -> None:
     """Log to standard error as the settings say, and let uvicorn do likewise.
 
     Its own line about each request is left out: it would show the query. What libraries say is
-    logged from warnings on.
+    logged from warnings on. Of several processes the parent, which never loads the application,
+    says in uvicorn's own way that it starts and stops the others.
     """
     level = settings.log_level.upper()
     stream = logging.StreamHandler(sys.stderr)
