@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from api import errors, logs, metrics, openapi
 from api.access import RateLimitHeaders
+from api.connections import OneLength
 from api.database import Database
 from api.middleware import Application
 from api.routes import docs, jobs, keys, operations, queues, schedules, workers
@@ -56,6 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     app.add_middleware(RateLimitHeaders)
     app.add_middleware(KeepSlashes)
+    app.add_middleware(OneLength)
     openapi.install(app)
     return app
 

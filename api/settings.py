@@ -29,6 +29,9 @@ class Settings:
     """How many connections to the database the calls of this process share."""
     max_wait: Seconds = 60.0
     """Seconds that Prefer: wait may ask for at most."""
+    client_timeout: Seconds = 30.0
+    """Seconds after which a client that sends no more of its request, or takes no more of the
+    response, is given up (api/connections.py)."""
     max_body_bytes: Annotated[int, Field(ge=1024, le=1024 * MIB)] = 16 * MIB
     """The largest body of a request."""
     cors_origins: tuple[str, ...] = ()
@@ -69,6 +72,7 @@ VARIABLES = {
     "database_timeout": "API_DATABASE_TIMEOUT",
     "pool_size": "API_POOL_SIZE",
     "max_wait": "API_MAX_WAIT",
+    "client_timeout": "API_CLIENT_TIMEOUT",
     "max_body_bytes": "API_MAX_BODY_BYTES",
     "cors_origins": "API_CORS_ORIGINS",
     "log_format": "API_LOG_FORMAT",
