@@ -10,7 +10,7 @@ from api.access import RateLimitHeaders
 from api.connections import OneLength
 from api.database import Database
 from api.middleware import Application
-from api.routes import docs, jobs, keys, operations, queues, schedules, workers
+from api.routes import docs, events, jobs, keys, operations, queues, schedules, workers
 from api.routes.names import KeepSlashes
 from api.settings import Settings
 from api.stopping import stopping
@@ -26,7 +26,7 @@ def create_app(settings: Settings) -> FastAPI:
             stopping() as told_to_stop,
             Database(settings) as database,
             metrics.observing_pool(database),
-            Watcher(settings, told_to_stop) as watcher,
+            Watcher(settings, database, told_to_stop) as watcher,
         ):
             app.state.stopping = told_to_stop
             app.state.database = database
@@ -48,6 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.include_router(jobs.router)
+    app.include_router(events.router)
     app.include_router(queues.router)
     app.include_router(schedules.router)
     app.include_router(workers.router)

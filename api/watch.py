@@ -16,7 +16,7 @@ from uuid import UUID
 
 from fastapi import Request
 
-from api.database import Rows
+from api.database import Database, Rows
 from api.presence import departure_of, first_of
 from api.session import OUTAGE, Session
 from api.settings import Settings
@@ -265,7 +265,8 @@ F = TypeVar("F", bound=Follower)
 class Watcher:
     """Watches for all who wait in this process."""
 
-    def __init__(self, settings: Settings, stopping: asyncio.Event) -> None:
+    def __init__(self, settings: Settings, database: Database, stopping: asyncio.Event) -> None:
+        self._database = database
         self._session = Session(settings, "job_queue api watcher")
         self._stopping = stopping
         self._turns = asyncio.Semaphore(max(1, settings.pool_size // 4))
@@ -323,15 +324,17 @@ class Watcher:
             yield follower
 
     @contextmanager
-    def follow_events(
-        self, after: int, queues: list[str] | None, fetch: Fetch
-    ) -> Iterator[EventFollower]:
-        """Follow all jobs, from the event after this one on. With fetch it reads for itself."""
+    def follow_events(self, after: int, queues: list[str] | None) -> Iterator[EventFollower]:
+        """Follow all jobs, or those of some queues, from the event after this one on."""
         if not self._event_followers:
             self._tail = Tail()
-        follower = EventFollower(self._tail, after, queues, fetch)
+        follower = EventFollower(self._tail, after, queues, self._fetch_in_turn)
         with self._following(follower, self._event_followers):
             yield follower
+
+    async def _fetch_in_turn(self, query: str, parameters: Mapping[str, Any]) -> Rows:
+        async with self._turns:
+            return await self._database.fetch(query, parameters)
 
     @contextmanager
     def _following(self, follower: F, followers: set[F]) -> Iterator[F]:
