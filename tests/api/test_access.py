@@ -1,10 +1,12 @@
 """API keys: what they let through, and what they do not."""
 
+import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import httpx2
 import psycopg
 import pytest
 from fastapi.testclient import TestClient
@@ -13,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 
 from api.database import Database
 from api.main import create_app
-from api.routes import jobs
+from api.routes import events, jobs
 from api.settings import Settings
 from tests.support import UNKNOWN_JOB, Connection, claim, enqueue, one, value
 from tests.test_privileges import INTENDED, VIEWS
@@ -32,6 +34,8 @@ ROUTES: dict[str, tuple[str, str, Any, str]] = {
     "explainJob": ("GET", f"{JOB}/explain", None, "explain_job"),
     "getJobProgress": ("GET", f"{JOB}/progress", None, "get_job"),
     "listDeadJobs": ("GET", "/dead-letters", None, "list_dead_jobs"),
+    "streamEvents": ("GET", "/events", None, "list_events"),
+    "streamJobEvents": ("GET", f"{JOB}/events", None, "list_events"),
     "listQueues": ("GET", "/queues", None, "list_queues"),
     "getQueue": ("GET", "/queues/q", None, "list_queues"),
     "setQueue": ("PATCH", "/queues/q", {}, "set_queue"),
@@ -72,6 +76,16 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
+@pytest.fixture
+def short_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let streams end as soon as they have begun."""
+
+    async def nothing(*_: Any) -> AsyncIterator[bytes]:
+        yield b""
+
+    monkeypatch.setattr(events, "_messages", nothing)
+
+
 def answers(api: TestClient, headers: dict[str, str]) -> dict[str, int]:
     """Return the status with which each route answers."""
     return {
@@ -102,6 +116,7 @@ def test_each_route_that_knows_keys_is_tried(api: TestClient) -> None:
     assert set(ROUTES) == {each["operationId"] for each in operations if "security" in each}
 
 
+@pytest.mark.usefixtures("short_streams")
 @pytest.mark.parametrize(
     "scopes", [["client"], ["worker"], ["operator"], ["client", "operator"]], ids="+".join
 )
@@ -113,6 +128,7 @@ def test_a_key_may_do_what_the_group_roles_of_its_scopes_may(
     assert {status for status in statuses.values() if status >= 500} == set()
 
 
+@pytest.mark.usefixtures("short_streams")
 def test_without_a_key_everything_is_allowed_where_none_is_required(api: TestClient) -> None:
     assert not {401, 403} & set(answers(api, {}).values())
 
@@ -335,6 +351,7 @@ def test_a_restricted_key_lists_only_the_jobs_of_its_queues(
         assert "theirs" in response.json()["detail"]
 
 
+@pytest.mark.usefixtures("short_streams")
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -343,6 +360,7 @@ def test_a_restricted_key_lists_only_the_jobs_of_its_queues(
         ("GET", "/history"),
         ("GET", "/explain"),
         ("GET", "/progress"),
+        ("GET", "/events"),
         ("POST", "/cancel"),
         ("POST", "/retry"),
     ],
@@ -360,6 +378,18 @@ def test_to_a_restricted_key_the_jobs_of_other_queues_do_not_exist(
     assert value(db, "select status from jobs") == "queued"
     own = str(enqueue(db, queue="mine"))
     assert mine.request(method, f"/jobs/{own}{path}").status_code in (200, 409)
+
+
+def test_a_restricted_key_follows_only_what_happens_in_its_queues(
+    http: httpx2.Client, db: Connection
+) -> None:
+    for queue in ("mine", "theirs", "mine"):
+        enqueue(db, queue=queue)
+    headers = bearer(make_key(db, "client", queues=["mine"]))
+    assert http.get("/events", params={"queue": "theirs"}, headers=headers).status_code == 403
+    with http.stream("GET", "/events", headers=headers | {"Last-Event-ID": "0"}) as stream:
+        data = (line[5:] for line in stream.iter_lines() if line.startswith("data:"))
+        assert [json.loads(next(data))["queue"] for _ in range(2)] == ["mine", "mine"]
 
 
 @pytest.mark.parametrize(
@@ -479,6 +509,7 @@ def application_of(db: Connection, conninfo: str, *roles: str) -> Iterator[TestC
         db.execute(sql.SQL("drop role {}").format(login))
 
 
+@pytest.mark.usefixtures("short_streams")
 def test_where_the_apis_login_may_do_less_nobody_may_do_more(db: Connection, conninfo: str) -> None:
     everything = bearer(make_key(db, "client", "worker", "operator"))
     with application_of(db, conninfo, "client") as client:
