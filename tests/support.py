@@ -57,6 +57,7 @@ TABLES = [
     "job_dependencies order by dependency_id",
     "queues order by queue",
     "schedules order by schedule",
+    "idempotency_keys order by client, idempotency_key",
 ]
 NOTHING: list[list[Any]] = [[] for _ in TABLES]
 
