@@ -89,6 +89,11 @@ VERBS = {
     "cancel_job": Verb(
         "select cancel_job(%(id)s)", {"blocked", "queued", "running"}, refusals={"JQ002"}
     ),
+    "cancel_jobs": Verb(
+        "select * from cancel_jobs(p_queue => 'default')",
+        {"blocked", "queued", "running"},
+        never_waits=True,
+    ),
     "retry_job": Verb(
         "select retry_job(%(id)s)",
         {"failed", "cancelled"},

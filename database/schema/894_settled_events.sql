@@ -33,7 +33,7 @@ set enable_sort = off
 rows 1
 as $$
 declare
-  v_settled bigint;
+  v_settled bigint := p_after;
   v_page record;
 begin
   if p_after is null then
@@ -45,9 +45,8 @@ begin
   gap_until := case when p_gap_xid is not null then p_gap_until end;
   gap_xid := p_gap_xid;
   loop
-    v_settled := p_after;
     if pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= gap_xid then
-      v_settled := greatest(gap_until, p_after);
+      v_settled := greatest(v_settled, gap_until);
     end if;
     select count(*) as events, max(numbered.event_id) as last,
            max(numbered.event_id) filter (
@@ -75,6 +74,7 @@ begin
     gap_xid := null;
     exit when (until < v_page.last) is not true;
     exit when pg_current_xact_id_if_assigned() is not null;
+    v_settled := until;
     gap_until := v_page.last;
     gap_xid := pg_current_xact_id()::text::bigint;
   end loop;

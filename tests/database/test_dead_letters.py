@@ -150,8 +150,38 @@ def test_dead_letters_of_one_queue_or_type(db: Connection) -> None:
     assert dead(db, queue="a", after=b_mail, limit=1) == [a_mail]
 
 
+def test_dead_letters_with_a_part_of_the_error(db: Connection) -> None:
+    disk, _, percent = fail(db, "no disk"), fail(db, None), fail(db, "100 % of the disk is full")
+    assert dead(db, error="disk") == [percent, disk]
+    assert dead(db, error="%") == [percent]
+    assert dead(db, error="network") == []
+    assert dead(db, error="disk", after=percent) == [disk]
+
+
+def test_dead_letters_that_failed_within_a_time(db: Connection) -> None:
+    jobs = [fail(db) for _ in range(4)]
+    failed_at: list[datetime] = [
+        value(db, "select failed_at from jobs where id = %s", job_id) for job_id in jobs
+    ]
+    between = {"failed_after": failed_at[1], "failed_before": failed_at[3]}
+    assert dead(db, **between) == [jobs[2], jobs[1]]
+    assert dead(db, limit=1, after=jobs[2], **between) == [jobs[1]]
+    assert dead(db, failed_after=failed_at[3] + timedelta(microseconds=1)) == []
+    assert dead(db, failed_before=failed_at[0]) == []
+
+
+def test_dead_letters_within_some_queues(db: Connection) -> None:
+    a, b, c = fail(db, queue="a"), fail(db, queue="b"), fail(db, queue="c")
+    assert dead(db, within_queues=["a", "c"]) == [c, a]
+    assert dead(db, queue="b", within_queues=["a", "c"]) == []
+    assert dead(db, queue="b", within_queues=["b"]) == [b]
+    assert dead(db, within_queues=[]) == []
+
+
 def test_retrying_many_needs_a_filter(db: Connection) -> None:
     fail(db)
+    with raises_and_changes_nothing(db, "JQ001", "^invalid filter"):
+        retry(db, within_queues=["default"])
     with raises_and_changes_nothing(db, "JQ001", "^invalid filter"):
         retry(db)
     with raises_and_changes_nothing(db, "JQ001", "^invalid filter"):
@@ -202,6 +232,14 @@ def test_all_that_is_given_must_match(db: Connection) -> None:
     fail(db, "y", queue="a", job_type="mail")
     match = fail(db, "x", queue="a", job_type="mail")
     assert retry(db, queue="a", job_type="mail", error="x") == [(match, "retried")]
+
+
+def test_only_what_is_within_the_queues_is_retried(db: Connection) -> None:
+    a, b, c = (fail(db, queue=queue) for queue in "abc")
+    assert retry(db, error="no disk", within_queues=["a", "c"]) == [(a, "retried"), (c, "retried")]
+    assert retry(db, queue="b", within_queues=["a"]) == []
+    assert retry(db, queue="b", within_queues=[]) == []
+    assert retry(db, queue="b", within_queues=["b"]) == [(b, "retried")]
 
 
 def test_a_retried_job_has_all_its_attempts_before_it_and_its_history_behind_it(
