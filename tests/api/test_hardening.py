@@ -216,6 +216,7 @@ def test_docs_shows_the_routes_in_a_browser(serve: Serve, tmp_path: Path) -> Non
 # Floods
 
 MIB = 1024 * 1024
+CONNECTION = "api.connections:Connection"
 
 
 @pytest.mark.parametrize(
@@ -228,7 +229,7 @@ MIB = 1024 * 1024
     ],
 )
 def test_a_flood_of_headers_is_cut_off(serve: Serve, start: bytes, more: bytes) -> None:
-    server = serve("--http", "h11")
+    server = serve("--http", CONNECTION)
     host, port = server.url.removeprefix("http://").split(":")
     received = b""
     with socket.create_connection((host, int(port)), timeout=60) as connection:
@@ -249,5 +250,5 @@ def test_a_flood_of_headers_is_cut_off(serve: Serve, start: bytes, more: bytes) 
 
 def test_how_the_api_is_started_bounds_its_headers() -> None:
     root = Path(__file__).resolve().parent.parent.parent
-    assert " --http h11 " in (root / "Procfile").read_text()
-    assert '"--http", "h11"' in (root / "api" / "Dockerfile").read_text()
+    assert f" --http {CONNECTION} " in (root / "Procfile").read_text()
+    assert f'"--http", "{CONNECTION}"' in (root / "api" / "Dockerfile").read_text()

@@ -237,7 +237,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_no_request_can_break_or_forge_a_line(serve: Serve, log_format: str) -> None:
-    server = serve("--http", "h11", API_LOG_FORMAT=log_format)
+    server = serve("--http", "api.connections:Connection", API_LOG_FORMAT=log_format)
     for request_line in HOSTILE:
         talk(server.url, request_line + b"\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert httpx2.get(f"{server.url}/openapi.json").status_code == 200
