@@ -92,8 +92,9 @@ class Connection(H11Protocol):
         is_idle = awaited is h11.IDLE and self.timeout_keep_alive_task is not None
         if awaited not in (h11.IDLE, h11.SEND_BODY) or is_idle:
             awaited = None  # nothing, or the next request, for which uvicorn itself waits
-        if awaited is self._awaited and (awaited is not h11.SEND_BODY or self._received < PART):
-            return
+        is_a_part = self._received >= PART and self.conn.our_state is not h11.DONE
+        if awaited is self._awaited and not (awaited is h11.SEND_BODY and is_a_part):
+            return  # the rest of a body that has been answered without it has to come within one
         self._awaited, self._received = awaited, 0
         if self._reading is not None:
             self._reading.cancel()
