@@ -4,11 +4,13 @@ What is sent is checked so that the answer names each fault; the bounds are thos
 which checks again. What is sent back was made in Postgres: those models only describe it.
 """
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 YEAR = 360 * 86_400
@@ -20,12 +22,21 @@ MAX_PAGE = 1_000
 MAX_BULK = 10_000
 """How many jobs one request may cancel or retry."""
 
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
 STATUSES = Literal["blocked", "queued", "running", "succeeded", "failed", "cancelled"]
 
 
 def _integer(number: Any) -> Any:
     """Take 3.0 for 3, as JSON Schema does; leave everything else to strict validation."""
     return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+def _rfc3339(time: Any) -> Any:
+    """Refuse other ways to write a time, such as the seconds since 1970."""
+    if isinstance(time, datetime) or (isinstance(time, str) and _RFC3339.fullmatch(time)):
+        return time
+    raise PydanticCustomError("time", "Write a time as RFC 3339 does: 2026-01-02T03:04:05Z")
 
 
 def without_nul(text: str) -> str:
@@ -35,14 +46,15 @@ def without_nul(text: str) -> str:
     return text
 
 
-Integer = Annotated[int, BeforeValidator(_integer)]
+WHOLE = BeforeValidator(_integer)
+"""Of an int, after its bounds: before them, OpenAPI would not tell of them."""
 Text = Annotated[str, AfterValidator(without_nul)]
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(without_nul)]
 JobKey = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(without_nul)]
 Seconds = Annotated[float, Field(ge=0, le=YEAR, allow_inf_nan=False)]
-ClaimId = Annotated[Integer, Field(ge=0, le=2**63 - 1)]
-Count = Annotated[Integer, Field(ge=0, le=2**31 - 1)]
-Time = Annotated[AwareDatetime, Field(strict=False)]
+ClaimId = Annotated[int, Field(ge=0, le=2**63 - 1), WHOLE]
+Count = Annotated[int, Field(ge=0, le=2**31 - 1), WHOLE]
+Time = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_rfc3339)]
 Id = Annotated[UUID, Field(strict=False)]
 
 
@@ -52,11 +64,31 @@ class Request(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
+def _something_of(*members: str) -> ConfigDict:
+    """Say in the schema, to programs that make requests, that not all of these may be missing."""
+    missing: JsonDict = {member: {"type": "null"} for member in members}
+    return ConfigDict(json_schema_extra={"not": {"properties": missing}})
+
+
 class NewJob(Request):
     """A job to enqueue. What is left out has the default of enqueue_job, or of the queue."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "not": {
+                "required": ["run_at", "delay_seconds"],
+                "properties": {
+                    "run_at": {"type": "string"},
+                    "delay_seconds": {"type": "number"},
+                },
+            }
+        }
+    )
+
     sleep_seconds: Annotated[
-        Integer, Field(ge=0, le=86_400, description="How long a job of the type sleep sleeps.")
+        int,
+        Field(ge=0, le=86_400, description="How long a job of the type sleep sleeps."),
+        WHOLE,
     ] = 3
     message: Annotated[str, Field(max_length=10_000), AfterValidator(without_nul)] | None = Field(
         None, description="Echoed in the result of a job of the type sleep."
@@ -66,7 +98,7 @@ class NewJob(Request):
         default_factory=dict, description="The input of the work: any JSON, at most 4 MiB."
     )
     queue: Name = Field("default", description="The lane in which the job waits.")
-    priority: Annotated[Integer, Field(ge=0, le=3)] = Field(
+    priority: Annotated[int, Field(ge=0, le=3), WHOLE] = Field(
         1, description="Within its queue: 0 runs first, 3 last."
     )
     run_at: Time | None = Field(None, description="Not before this time.")
@@ -75,7 +107,7 @@ class NewJob(Request):
         serialization_alias="delay",
         description="Not before so many seconds from now. Not together with run_at.",
     )
-    max_attempts: Annotated[Integer, Field(ge=1, le=2**31 - 1)] | None = Field(
+    max_attempts: Annotated[int, Field(ge=1, le=2**31 - 1), WHOLE] | None = Field(
         None, description="How often the job may be tried if it fails."
     )
     retry_delay_seconds: Seconds | None = Field(
@@ -170,18 +202,24 @@ class CancelOutcome(BaseModel):
 class CancelFilter(Request):
     """Which jobs to cancel: unended ones that match all that is given. Something must be."""
 
+    model_config = _something_of(
+        "queue", "job_type", "status", "unique_key", "created_after", "created_before"
+    )
+
     queue: Name | None = None
     job_type: Name | None = None
     status: Literal["blocked", "queued", "running"] | None = None
     unique_key: JobKey | None = None
     created_after: Time | None = None
     created_before: Time | None = None
-    limit: Annotated[Integer, Field(ge=1, le=MAX_BULK)] = 1_000
+    limit: Annotated[int, Field(ge=1, le=MAX_BULK), WHOLE] = 1_000
     dry_run: bool = Field(False, description="Only say which jobs it would be.")
 
 
 class RetryFilter(Request):
     """Which failed jobs to retry: those that match all that is given. Something must be."""
+
+    model_config = _something_of("queue", "job_type", "error", "failed_after", "failed_before")
 
     queue: Name | None = None
     job_type: Name | None = None
@@ -190,7 +228,7 @@ class RetryFilter(Request):
     )
     failed_after: Time | None = None
     failed_before: Time | None = None
-    limit: Annotated[Integer, Field(ge=1, le=MAX_BULK)] = 1_000
+    limit: Annotated[int, Field(ge=1, le=MAX_BULK), WHOLE] = 1_000
     dry_run: bool = Field(False, description="Only say which jobs it would be.")
 
 

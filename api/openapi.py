@@ -48,7 +48,7 @@ There may be more kinds in time: what a program does not know, it should treat b
 TAGS = {
     "jobs": "Create, read, list, cancel and retry jobs.",
     "events": "Follow what happens, as it happens.",
-    "claims": "Run jobs over HTTP: claim them, keep the claims, and say what came of them.",
+    "worker": "Run jobs over HTTP: claim them, keep the claims, and say what came of them.",
     "queues": "Policies, pausing and statistics of queues.",
     "schedules": "What enqueues a job at each tick of a cron expression.",
     "API keys": "Who may use the API, and for what.",

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from api.access import CallerOf
 from api.errors import Problem
-from api.models import Integer, Name, Request
+from api.models import WHOLE, YEAR, Name, Request
 from api.routes.common import UTC, JsonResponse, JsonRoute, json_array, problems
 
 _LOCATION: dict[str, Any] = {
@@ -60,7 +60,7 @@ _REVOKE_KEY = """
 select 'revoked' from job_queue.revoke_api_key(p_key_id => %(key_id)s)
 """
 
-YEARS = 100 * 365 * 86_400
+YEARS = 100 * YEAR
 """Seconds."""
 
 KeyId = Annotated[
@@ -83,7 +83,7 @@ class NewKey(Request):
     expires_in_seconds: Annotated[float, Field(gt=0, le=YEARS)] | None = Field(
         None, description="How long it is valid. Null: until it is revoked."
     )
-    rate_limit: Annotated[Integer, Field(ge=1, le=1_000_000)] | None = Field(
+    rate_limit: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] | None = Field(
         None, description="How many requests it may make within rate_period_seconds. Null: any."
     )
     rate_period_seconds: Annotated[float, Field(ge=0.001, le=360 * 86_400)] = 60

@@ -3,6 +3,7 @@
 import re
 from typing import Annotated
 from urllib.parse import unquote
+from uuid import UUID
 
 from fastapi import Path
 from starlette.convertors import Convertor, register_url_convertor
@@ -15,6 +16,9 @@ _KEPT = re.compile(r"(%2[F5])", re.IGNORECASE)
 PathName = Annotated[
     Name, Path(description="Its name, percent-encoded: a slash in it is %2F.", examples=["mail"])
 ]
+
+
+JobId = Annotated[UUID, Path(description="The id of the job.")]
 
 
 class NameConvertor(Convertor[str]):
@@ -31,7 +35,22 @@ class NameConvertor(Convertor[str]):
         return value.replace("%", "%25").replace("/", "%2F")
 
 
+class JobIdConvertor(Convertor[str]):
+    """{job_id:job} in the path of a route: what stands beside the ids is none."""
+
+    regex = "(?!(?:batch|cancel|retry)$)[^/]+"
+
+    def convert(self, value: str) -> str:
+        """Leave it to the route to refuse what is no id."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """Return it as it is."""
+        return value
+
+
 register_url_convertor("name", NameConvertor())
+register_url_convertor("job", JobIdConvertor())
 
 
 class KeepSlashes:

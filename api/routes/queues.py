@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from api.access import Caller, CallerOf
 from api.database import Concerns
-from api.models import YEAR, Count, Integer, Request
+from api.models import WHOLE, YEAR, Count, Request
 from api.routes.common import JsonResponse, JsonRoute, json_array, problems
 from api.routes.names import PathName
 
@@ -123,7 +123,7 @@ class QueuePolicy(BaseModel):
     keep_cancelled_seconds: float
 
 
-Limit = Annotated[Integer, Field(ge=1, le=10_000)]
+Limit = Annotated[int, Field(ge=1, le=10_000), WHOLE]
 Delay = Annotated[float, Field(ge=0, le=YEAR, allow_inf_nan=False)]
 Period = Annotated[float, Field(ge=0.001, le=YEAR, allow_inf_nan=False)]
 Retention = Annotated[float, Field(ge=0, le=MILLENNIUM, allow_inf_nan=False)]
@@ -135,9 +135,9 @@ class PolicyPatch(Request):
     paused: bool | None = None
     concurrency_limit: Limit | None = None
     key_concurrency_limit: Limit | None = None
-    rate_limit: Annotated[Integer, Field(ge=1, le=1_000_000)] | None = None
+    rate_limit: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] | None = None
     rate_period_seconds: Period | None = Field(None, serialization_alias="rate_period")
-    max_attempts: Annotated[Integer, Field(ge=1, le=2**31 - 1)] | None = None
+    max_attempts: Annotated[int, Field(ge=1, le=2**31 - 1), WHOLE] | None = None
     retry_delay_seconds: Delay | None = Field(None, serialization_alias="retry_delay")
     retry_delay_max_seconds: Delay | None = Field(None, serialization_alias="retry_delay_max")
     max_losses: Count | None = None
