@@ -17,6 +17,7 @@ current_request_id: ContextVar[str | None] = ContextVar("current_request_id", de
 """The id of the request at hand. Each request is a task, and so has a context, of its own."""
 
 _TEXT_IDS = ("request_id", "key_id")
+_WORD = re.compile(r"[\x21-\x5b\x5d-\x7e]{0,1000}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -54,10 +55,12 @@ def configure(settings: Settings) -> None:
         logger.propagate = name != "uvicorn.access"
 
 
-def escaped(text: str, limit: int = 1000) -> str:
+def escaped(text: str) -> str:
     """Return text that came from outside as one word of printable ASCII that is not endless."""
-    word = text[:limit].encode("unicode_escape").decode().replace(" ", "\\x20")
-    return word if len(text) <= limit else word + "..."
+    if _WORD.fullmatch(text):
+        return text
+    word = text[:1000].encode("unicode_escape").decode().replace(" ", "\\x20")
+    return word if len(text) <= 1000 else word + "..."
 
 
 class _TextFormatter(logging.Formatter):
