@@ -3,7 +3,6 @@
 from typing import Any
 
 JOB_ID = "019aba5c-7d3e-7c41-9d0e-6a1f4b1f8c11"
-NEXT_JOB_ID = "019aba5c-7d3e-7c41-9d0e-6a1f4b1f8c12"
 REQUEST_ID = "8e03978e-40d5-43e8-bc93-6894a57f9324"
 
 _CREATED_JOB = {
@@ -74,6 +73,30 @@ EXAMPLES: dict[str, list[Any]] = {
             "detail": "jobs were last maintained 12 seconds ago",
         }
     ],
+    "ClaimRequest": [
+        {"worker": "worker-1", "queues": ["mail", "default"], "lease_seconds": 60, "limit": 10}
+    ],
+    "ClaimedJob": [
+        {
+            "id": JOB_ID,
+            "claim_id": 42,
+            "job_type": "email",
+            "payload": {"to": "a@b.c"},
+            "queue": "mail",
+            "priority": 1,
+            "attempt": 1,
+            "max_attempts": 5,
+            "losses": 0,
+            "sleep_seconds": 3,
+            "message": None,
+            "created_at": "2026-01-02T03:04:05.678901Z",
+            "run_at": "2026-01-02T03:04:05.678901Z",
+            "timeout_seconds": None,
+            "lease_seconds": 60,
+            "trace_context": None,
+        }
+    ],
+    "Completion": [{"claim_id": 42, "result": {"sent": True}}],
     "CreatedJob": [_CREATED_JOB],
     "CreatedKey": [
         _API_KEY | {"api_key": "jq_0123456789ab_" + 8 * "c0ffee42", "last_used_at": None}
@@ -91,7 +114,11 @@ EXAMPLES: dict[str, list[Any]] = {
             "retries": 0,
         }
     ],
+    "Failure": [{"claim_id": 42, "error": "mailbox full", "retry_in_seconds": 30}],
+    "FailureOutcome": [{"status": "queued"}],
     "Health": [{"status": "ok"}],
+    "Heartbeat": [{"claim_id": 42, "held": True, "cancel_requested": False}],
+    "HeartbeatRequest": [{"claim_ids": [42]}],
     "HistoryEvent": [
         {
             "at": "2026-01-02T03:04:05.678901Z",
@@ -142,6 +169,7 @@ EXAMPLES: dict[str, list[Any]] = {
         }
     ],
     "Progress": [{"worker": "worker-1", "progress": {"done": 3, "of": 10}}],
+    "ProgressReport": [{"claim_id": 42, "progress": {"done": 3, "of": 10}}],
     "QueuePolicy": [
         {
             "queue": "mail",
@@ -178,6 +206,7 @@ EXAMPLES: dict[str, list[Any]] = {
     ],
     "Reason": [{"reason": "paused", "explanation": "queue mail is paused"}],
     "RetryFilter": [{"job_type": "email", "error": "mailbox full", "limit": 100, "dry_run": True}],
+    "Run": [{"claim_id": 42}],
     "Schedule": [
         {
             "schedule": "nightly",
@@ -192,6 +221,7 @@ EXAMPLES: dict[str, list[Any]] = {
             "last_error": None,
         }
     ],
+    "Snooze": [{"claim_id": 42, "delay_seconds": 60}],
     "Worker": [
         {
             "worker": "worker-1",

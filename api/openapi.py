@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
@@ -19,6 +20,13 @@ _REMOVED = ["HTTPValidationError", "ValidationError"]
 _KINDS = "\n".join(
     f"| `{TYPE_PREFIX}{name}` | {kind.status} | {kind.title} |" for name, kind in KINDS.items()
 )
+
+_NAMES_BY_STATUS = {
+    status: [name for name, kind in KINDS.items() if kind.status == status]
+    for status in sorted({kind.status for kind in KINDS.values()})
+}
+_UNDESCRIBED = {400, 405}
+"""What is not sent to who follows the document."""
 
 DESCRIPTION = f"""
 Create jobs, follow them, run them, and look after their queues. All that these routes do, the
@@ -95,9 +103,16 @@ HEADERS = {
 }
 """The headers of responses that more than one route has."""
 
+_LIMITS = ["RateLimit-Policy", "RateLimit"]
+_ANSWERS = {"Prefer": "Preference-Applied", "Idempotency-Key": "Idempotent-Replayed"}
+_HEADERS_OF_PROBLEMS = {401: ["WWW-Authenticate"], 429: ["Retry-After"], 503: ["Retry-After"]}
+
 _JOB = ["getJob", "cancelJob", "retryJob", "getJobHistory", "explainJob", "getJobProgress"]
 _QUEUE = ["getQueue", "setQueue", "pauseQueue", "resumeQueue", "getQueueStatistics"]
+_RUN = ["completeJob", "failJob", "snoozeJob", "releaseJob", "reportProgress"]
 _SCHEDULE = ["getSchedule", "pauseSchedule", "resumeSchedule", "deleteSchedule"]
+
+_CLAIM = {"claim_id": "$response.body#/0/claim_id"}
 
 LINKS: dict[str, tuple[str, str, list[str]]] = {
     "createJob": ("job_id", "/id", [*_JOB, "streamJobEvents"]),
@@ -109,6 +124,7 @@ LINKS: dict[str, tuple[str, str, list[str]]] = {
     "cancelJobs": ("job_id", "/0/id", ["getJob", "retryJob"]),
     "retryJobs": ("job_id", "/0/id", ["getJob", "cancelJob"]),
     "listDeadJobs": ("job_id", "/0/id", ["getJob", "getJobHistory", "retryJob"]),
+    "claimJobs": ("job_id", "/0/id", ["getJob", *_RUN]),
     "listQueues": ("queue", "/0/queue", _QUEUE),
     "setQueue": ("queue", "/queue", _QUEUE),
     "pauseQueue": ("queue", "/queue", ["getQueue", "resumeQueue"]),
@@ -160,8 +176,11 @@ def _completed(document: Object) -> Object:
         for parameter in operation.get("parameters", []):
             _describe_parameter(parameter)
         _describe_responses(operation)
-        for media in _media(operation):
-            _show_examples(media)
+        for part in [operation.get("requestBody", {}), *operation["responses"].values()]:
+            for media in part.get("content", {}).values():
+                _show_examples(media)
+        for response in operation["responses"].values():
+            _describe_success(response, schemas)
         _link(operation)
     sent = _names([operation.get("requestBody") for operation in operations(document)], schemas)
     for name, schema in schemas.items():
@@ -172,8 +191,16 @@ def _completed(document: Object) -> Object:
             for member in schema.get("properties", {}).values():
                 member.pop("default", None)
     _describe_problem(schemas[ProblemDetails.__name__]["properties"])
-    document["components"]["headers"] = HEADERS
+    document["components"] |= {"headers": HEADERS, "responses": _problem_responses()}
     return document
+
+
+def _reference(section: str, name: str) -> Object:
+    return {"$ref": f"#/components/{section}/{name}"}
+
+
+def _headers(names: list[str]) -> Object:
+    return {name: _reference("headers", name) for name in names}
 
 
 def _summarize(operation: Object) -> None:
@@ -202,39 +229,47 @@ def _describe_parameter(parameter: Object) -> None:
 
 
 def _describe_responses(operation: Object) -> None:
-    """Name the headers of each response, and the media type and examples of problems."""
-    has_key = "security" in operation
-    if has_key:
+    """Name the headers of each response, and let all problems of a status be described once."""
+    responses = operation["responses"]
+    headers = ["X-Request-ID"]
+    if "security" in operation:
         operation["security"].append({})  # without a key, where none is required
-        operation["responses"]["500"] = {
-            "description": KINDS["internal"].title,
-            "content": {"application/json": {"schema": _PROBLEM}},
-        }
+        responses["500"] = _reference("responses", _response_name(500))
+        headers += _LIMITS
     sent = {parameter["name"] for parameter in operation.get("parameters", [])}
-    for status, response in operation["responses"].items():
-        headers = ["X-Request-ID"]
-        if has_key:
-            headers += ["RateLimit-Policy", "RateLimit"]
-        if status < "300":
-            headers += ["Preference-Applied"] if "Prefer" in sent else []
-            headers += ["Idempotent-Replayed"] if "Idempotency-Key" in sent else []
-        content = response.get("content", {})
-        if content.get("application/json", {}).get("schema") == _PROBLEM:
-            del content["application/json"]
-            content[MEDIA_TYPE] = {"schema": _PROBLEM, "examples": _problems(int(status), sent)}
-            headers += ["Retry-After"] if status in {"429", "503"} else []
-            headers += ["WWW-Authenticate"] if status == "401" else []
-        for name in headers:
-            response.setdefault("headers", {})[name] = {"$ref": f"#/components/headers/{name}"}
-    operation["responses"] = dict(sorted(operation["responses"].items()))
+    for status, response in responses.items():
+        if response.get("content", {}).get("application/json", {}).get("schema") == _PROBLEM:
+            responses[status] = _reference("responses", _response_name(int(status)))
+        elif "$ref" not in response:
+            names = [*headers]
+            if status < "300":
+                names += [name for request, name in _ANSWERS.items() if request in sent]
+            response.setdefault("headers", {}).update(_headers(names))
+    operation["responses"] = dict(sorted(responses.items()))
 
 
-def _problems(status: int, sent: set[str]) -> Object:
-    """Return an example of each kind of problem that has the status."""
+def _response_name(status: int) -> str:
+    return re.sub(r"\W", "", HTTPStatus(status).phrase)
+
+
+def _problem_responses() -> Object:
+    """Describe the responses that report problems."""
     return {
-        name: {"summary": kind.title, "value": _problem(name)}
-        for name, kind in KINDS.items()
-        if kind.status == status and (name != "idempotency-key-reused" or "Idempotency-Key" in sent)
+        _response_name(status): {
+            "description": "; ".join(KINDS[name].title for name in names),
+            "headers": _headers(["X-Request-ID", *_LIMITS, *_HEADERS_OF_PROBLEMS.get(status, [])]),
+            "content": {
+                MEDIA_TYPE: {
+                    "schema": _PROBLEM,
+                    "examples": {
+                        name: {"summary": KINDS[name].title, "value": _problem(name)}
+                        for name in names
+                    },
+                }
+            },
+        }
+        for status, names in _NAMES_BY_STATUS.items()
+        if status not in _UNDESCRIBED
     }
 
 
@@ -257,16 +292,24 @@ def _describe_problem(properties: Object) -> None:
     }
 
 
-def _media(operation: Object) -> Iterator[Object]:
-    for described in [operation.get("requestBody", {}), *operation["responses"].values()]:
-        yield from described.get("content", {}).values()
+def _describe_success(response: Object, schemas: Object) -> None:
+    """Say what an answer is: in the words of its model, where the route has none."""
+    if response.get("description") == "Successful Response":
+        names = [_model(media)[0] for media in response.get("content", {}).values()]
+        response["description"] = schemas[names[0]]["description"] if names else "Done"
+
+
+def _model(media: Object) -> tuple[str, bool]:
+    """Return the name of the model, if any, and whether an array of them is sent."""
+    schema = media["schema"]
+    is_array = schema.get("type") == "array"
+    reference = (schema["items"] if is_array else schema).get("$ref", "")
+    return reference.rpartition("/")[2], is_array
 
 
 def _show_examples(media: Object) -> None:
-    """Show the examples of the model that is sent, or of which an array is."""
-    schema = media["schema"]
-    is_array = schema.get("type") == "array"
-    name = (schema["items"] if is_array else schema).get("$ref", "").rpartition("/")[2]
+    """Show the examples of the model."""
+    name, is_array = _model(media)
     if name in EXAMPLES and "examples" not in media:
         media["examples"] = {
             f"example {number}": {"value": [value] if is_array else value}
@@ -284,6 +327,7 @@ def _link(operation: Object) -> None:
                 target: {
                     "operationId": target,
                     "parameters": {parameter: f"$response.body#{pointer}"},
+                    **({"requestBody": _CLAIM} if target in _RUN else {}),
                 }
                 for target in targets
             }

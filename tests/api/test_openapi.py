@@ -24,6 +24,7 @@ OPERATIONS: dict[str, Any] = {
     for path, operations in DOCUMENT["paths"].items()
     for method, operation in operations.items()
 }
+ROUTES = api.routes.__path__
 UNDESCRIBED = {"GET /docs", "GET /docs/start.js", "GET /docs/{name}"}
 
 each_operation = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
@@ -39,25 +40,33 @@ def resolved(part: Any) -> Any:
     return part
 
 
+def responses(operation: Any) -> Iterator[tuple[str, Any]]:
+    """Return the responses of an operation by their statuses."""
+    return ((status, resolved(body)) for status, body in operation["responses"].items())
+
+
 def successes(operation: Any) -> Iterator[Any]:
     """Return the responses that are no problems."""
-    return (body for status, body in operation["responses"].items() if status < "300")
+    return (body for status, body in responses(operation) if status < "300")
 
 
 def problems(operation: Any) -> Iterator[tuple[str, Any]]:
     """Return the responses that are."""
-    for status, response in operation["responses"].items():
+    for status, response in responses(operation):
         if "application/problem+json" in response.get("content", {}):
             yield status, response
 
 
 def routes() -> Iterator[APIRoute]:
     """Return the routes of all modules of routes."""
-    for module in iter_modules(api.routes.__path__):
-        router = getattr(import_module(f"api.routes.{module.name}"), "router", None)
-        for route in router.routes if router else []:
-            assert isinstance(route, APIRoute)
+    modules = [import_module(f"api.routes.{each.name}") for each in iter_modules(ROUTES)]
+    found = [route for each in modules if hasattr(each, "router") for route in each.router.routes]
+    while found:
+        route = found.pop()
+        if isinstance(route, APIRoute):
             yield route
+        else:
+            found += route.original_router.routes
 
 
 def validator(schema: Any) -> Any:
@@ -155,11 +164,12 @@ def test_the_kinds_of_each_problem_are_shown(operation: Any) -> None:
 @each_operation
 def test_the_headers_of_responses_are_described(operation: Any) -> None:
     sent = {p["name"] for p in operation.get("parameters", []) if p["in"] == "header"}
-    for status, response in operation["responses"].items():
+    for status, response in responses(operation):
         headers = response["headers"]
         assert "X-Request-ID" in headers
         if "security" in operation:
             assert {"RateLimit", "RateLimit-Policy"} <= set(headers)
+        assert response["description"] != "Successful Response"
         assert ("WWW-Authenticate" in headers) == (status == "401")
         is_success = status < "300"
         assert ("Preference-Applied" in headers) == ("Prefer" in sent and is_success)
@@ -209,7 +219,7 @@ def test_links_lead_to_operations_with_what_the_answer_holds(operation: Any) -> 
             taken = {p["name"] for p in target["parameters"] if p["in"] == "path"}
             assert set(link["parameters"]) == taken
             [content] = response["content"].values()
-            for expression in link["parameters"].values():
+            for expression in [*link["parameters"].values(), *link.get("requestBody", {}).values()]:
                 value = next(iter(content["examples"].values()))["value"]
                 for step in expression.removeprefix("$response.body#/").split("/"):
                     value = value[int(step)] if isinstance(value, list) else value[step]
@@ -232,7 +242,7 @@ def test_all_references_lead_somewhere_and_all_components_are_used() -> None:
         assert resolved({"$ref": reference})
     components = {
         f"#/components/{section}/{name}"
-        for section in ("schemas", "headers")
+        for section in ("schemas", "headers", "responses")
         for name in DOCUMENT["components"][section]
     }
     assert components == references
