@@ -9,8 +9,9 @@ from api import errors, logs, metrics, openapi
 from api.access import RateLimitHeaders
 from api.connections import OneLength
 from api.database import Database
+from api.lines import Lines
 from api.middleware import Application
-from api.routes import docs, events, jobs, keys, operations, queues, schedules, workers
+from api.routes import claims, docs, events, jobs, keys, operations, queues, schedules, workers
 from api.routes.names import KeepSlashes
 from api.settings import Settings
 from api.stopping import stopping
@@ -27,10 +28,12 @@ def create_app(settings: Settings) -> FastAPI:
             Database(settings) as database,
             metrics.observing_pool(database),
             Watcher(settings, database, told_to_stop) as watcher,
+            Lines(settings, database, told_to_stop, claims.CLAIM_FROM_QUEUES) as lines,
         ):
             app.state.stopping = told_to_stop
             app.state.database = database
             app.state.watcher = watcher
+            app.state.lines = lines
             app.state.queue_metrics = metrics.QueueMetrics(database)
             app.state.scrapers = set()
             app.state.enqueue = jobs.enqueue_in_groups(database)
@@ -49,6 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.include_router(jobs.router)
     app.include_router(events.router)
+    app.include_router(claims.router)
     app.include_router(queues.router)
     app.include_router(schedules.router)
     app.include_router(workers.router)

@@ -14,7 +14,9 @@ UTC = """to_char({} at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 """SQL that writes a time in RFC 3339, whatever the session's time zone and date style."""
 
 
-class _JsonRequest(Request):
+class JsonRequest(Request):
+    """A request with a strict json method."""
+
     async def json(self) -> Any:
         """Parse the body strictly: NaN, lone surrogates and endless numbers are not JSON."""
         if not hasattr(self, "_json"):
@@ -26,14 +28,16 @@ class _JsonRequest(Request):
 
 
 class JsonRoute(APIRoute):
-    """A route that parses bodies strictly."""
+    """A route that parses bodies strictly, or in the way of another request_class."""
+
+    request_class: type[Request] = JsonRequest
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Hand the handler a request with a strict json method."""
+        """Hand the handler a request with a json method of its own."""
         handle = super().get_route_handler()
 
         async def handle_json(request: Request) -> Response:
-            return await handle(_JsonRequest(request.scope, request.receive))
+            return await handle(self.request_class(request.scope, request.receive))
 
         return handle_json
 

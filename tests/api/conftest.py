@@ -6,10 +6,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
 import pytest
+import uvicorn
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from api.main import create_app
@@ -91,4 +94,55 @@ def serve(tmp_path: Path, conninfo: str) -> Iterator[Serve]:
 def http(serve: Serve) -> Iterator[httpx2.Client]:
     """A client of such a server."""
     with httpx2.Client(base_url=serve().url, timeout=60) as client:
+        yield client
+
+
+class ServerHere:
+    """The application behind a real server in this process, to look into."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self.app = app
+        self._server = uvicorn.Server(uvicorn.Config(app, port=0))
+
+    def run(self) -> None:
+        """Serve until it is told to stop."""
+        self._server.run()
+
+    def stop(self) -> None:
+        """Tell it to stop, which it does once nothing is under way."""
+        self._server.should_exit = True
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it serves."""
+        return self._server.started
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        host, port = self._server.servers[0].sockets[0].getsockname()
+        return f"http://{host}:{port}"
+
+    @property
+    def connections(self) -> int:
+        """How many connections of clients it has."""
+        return len(self._server.server_state.connections)
+
+
+@pytest.fixture
+def server_here(conninfo: str) -> Iterator[ServerHere]:
+    """Such a server, whose constants a test may change."""
+    server = ServerHere(create_app(Settings(conninfo)))
+    with ThreadPoolExecutor(1) as executor:
+        run = executor.submit(server.run)
+        eventually(lambda: server.is_started or run.done())
+        yield server
+        server.stop()
+        run.result()
+
+
+@pytest.fixture
+def here(server_here: ServerHere) -> Iterator[httpx2.Client]:
+    """A client of such a server."""
+    with httpx2.Client(base_url=server_here.url, timeout=60) as client:
         yield client

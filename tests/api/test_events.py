@@ -3,7 +3,6 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from queue import Queue
@@ -11,13 +10,10 @@ from typing import Any
 
 import httpx2
 import pytest
-import uvicorn
 from psycopg.types.json import Jsonb
 
 from api import watch
-from api.main import create_app
 from api.routes import events
-from api.settings import Settings
 from tests.api.conftest import Serve
 from tests.support import UNKNOWN_JOB, Connection, claim, enqueue, eventually, one, value
 
@@ -336,20 +332,6 @@ def test_a_stream_waits_to_begin_for_what_is_being_written(
         assert beginning.get(timeout=30) == 2
         enqueue(db)
         thread.join()
-
-
-@pytest.fixture
-def here(conninfo: str) -> Iterator[httpx2.Client]:
-    """A client of a server in this process, whose constants a test may change."""
-    server = uvicorn.Server(uvicorn.Config(create_app(Settings(conninfo)), port=0))
-    with ThreadPoolExecutor(1) as executor:
-        run = executor.submit(server.run)
-        eventually(lambda: server.started or run.done())
-        host, port = server.servers[0].sockets[0].getsockname()
-        with httpx2.Client(base_url=f"http://{host}:{port}", timeout=60) as client:
-            yield client
-        server.should_exit = True
-        run.result()
 
 
 def test_silence_is_broken_by_comments(
