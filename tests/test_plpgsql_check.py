@@ -3,12 +3,14 @@
 from tests.support import Connection, skip_unless_required
 
 # Volatile on purpose, as their comments say: a stable function does not see what was committed
-# while its caller waited, or in the same statement. And grant_roles puts regprocedures into its
-# statement, which need no quotes.
+# while its caller waited, or in the same statement, and one cannot lock. And grant_roles puts
+# regprocedures into its statement, which need no quotes.
 INTENDED = {
     "status_of": ["VOLATILE", "recheck"],
     "taken_slots": ["VOLATILE", "recheck"],
+    "lock_unended_jobs": ["VOLATILE", "recheck"],
     "list_events": ["VOLATILE", "recheck"],
+    "settled_events": ["VOLATILE", "recheck"],
     "grant_roles": [
         "not sanitized",
         "grant execute on function %s",

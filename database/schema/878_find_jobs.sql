@@ -39,7 +39,8 @@ declare
   v_few uuid[];
 begin
   if p_error is not null then
-    v_statuses := case when 'failed' = any (p_statuses) is not false then '{failed}' else '{}' end;
+    v_statuses := array(
+      select 'failed' where p_statuses is null or 'failed' = any (p_statuses));
   end if;
   if v_statuses <@ '{blocked,queued,running,failed}' then
     v_few := job_queue.jobs_by_status(v_statuses, p_queues, 10001);

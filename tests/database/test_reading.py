@@ -268,11 +268,12 @@ def test_a_page_reads_no_ended_job_where_it_is_asked_for_others(db: Connection) 
     )
     read = "select sum(idx_tup_fetch)::int from pg_stat_xact_user_tables where relname = 'jobs'"
     hour = timedelta(hours=1)
-    for asked, expected in [
+    pages: list[tuple[dict[str, Any], list[Any]]] = [
         *(({"statuses": [status]}, [jobs[status]]) for status in FEW),
         ({"created_after": datetime.now().astimezone() + hour}, []),
         ({"created_before": datetime.now().astimezone() - hour}, []),
-    ]:
+    ]
+    for asked, expected in pages:
         with db.transaction():
             before = value(db, read)
             assert listed(db, **asked) == expected
@@ -335,7 +336,7 @@ def test_a_queue_is_listed_with_the_policy_that_it_has_or_else_the_defaults(
     )
     for column in ("max_attempts", "retry_delay", "retry_delay_max", "max_losses", "timeout"):
         assert getattr(job, column) == getattr(default, column)
-    policy = {
+    policy: dict[str, Any] = {
         **{"paused": True, "concurrency_limit": 2, "key_concurrency_limit": 3, "rate_limit": 4},
         **{"rate_period": "5 s", "max_attempts": 6, "retry_delay": "7 s", "max_losses": 9},
         **{"retry_delay_max": "8 s", "timeout": "10 s", "keep_succeeded": "11 s"},
