@@ -15,10 +15,12 @@
 --   retry_job           failed  -> queued      or wants it tried again
 --   get_job, list_jobs, job_history,           anybody reads
 --   explain_job, list_dead_jobs
+--   ended_jobs, settled_events, list_events    or waits, or follows what happens
 --   set_queue, set_schedule, ...               an operator sets a policy
 --   run_maintenance                            any worker does what has to be done
 --
--- enqueue_jobs, claim_jobs, complete_jobs, fail_jobs and release_jobs do the same for many.
+-- enqueue_jobs, claim_jobs, complete_jobs, fail_jobs, release_jobs, cancel_jobs and retry_jobs do
+-- the same for many.
 --
 -- A claim is the right of one worker to run one job: a row in claims while the job runs. Its
 -- number, claim_id, comes from a sequence and is never used twice. It is the fence: the verbs that
