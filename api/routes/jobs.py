@@ -411,9 +411,10 @@ def enqueue_in_groups(database: Database) -> Grouping[tuple[Key | None, NewJob],
 
 
 def _as_parameters(new_job: NewJob) -> dict[str, Any]:
+    context = new_job.trace_context
     return dict(new_job) | {
         "payload": Jsonb(new_job.payload),
-        "trace_context": new_job.trace_context and Jsonb(new_job.trace_context),
+        "trace_context": None if context is None else Jsonb(context),
     }
 
 
