@@ -12,7 +12,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_reading text[] := '{get_job,list_jobs,job_history,explain_job,list_dead_jobs,ended_jobs,
-    list_events,settled_events,authorize}';
+    list_events,settled_events,authorize}'::text[];
   v_grants jsonb := jsonb_build_object(
     'job_queue_client', v_reading || '{enqueue_job,enqueue_jobs,enqueue_once,
       cancel_job}'::text[],
