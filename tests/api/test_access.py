@@ -21,6 +21,7 @@ from tests.support import UNKNOWN_JOB, Connection, claim, enqueue, one, value
 from tests.test_privileges import INTENDED, VIEWS
 
 JOB = f"/jobs/{UNKNOWN_JOB}"
+CLAIM = {"claim_id": 1}
 ROUTES: dict[str, tuple[str, str, Any, str]] = {
     "createJob": ("POST", "/jobs", {}, "enqueue_job"),
     "createJobs": ("POST", "/jobs/batch", [{}], "enqueue_jobs"),
@@ -36,6 +37,13 @@ ROUTES: dict[str, tuple[str, str, Any, str]] = {
     "listDeadJobs": ("GET", "/dead-letters", None, "list_dead_jobs"),
     "streamEvents": ("GET", "/events", None, "list_events"),
     "streamJobEvents": ("GET", f"{JOB}/events", None, "list_events"),
+    "claimJobs": ("POST", "/claims", {}, "claim_jobs"),
+    "heartbeat": ("POST", "/claims/heartbeat", {"claim_ids": [1]}, "heartbeat"),
+    "reportProgress": ("POST", f"{JOB}/progress", CLAIM | {"progress": 1}, "report_progress"),
+    "completeJob": ("POST", f"{JOB}/complete", CLAIM, "complete_job"),
+    "failJob": ("POST", f"{JOB}/fail", CLAIM | {"error": "e"}, "fail_job"),
+    "snoozeJob": ("POST", f"{JOB}/snooze", CLAIM | {"delay_seconds": 1}, "snooze_job"),
+    "releaseJob": ("POST", f"{JOB}/release", CLAIM, "release_job"),
     "listQueues": ("GET", "/queues", None, "list_queues"),
     "getQueue": ("GET", "/queues/q", None, "list_queues"),
     "setQueue": ("PATCH", "/queues/q", {}, "set_queue"),
