@@ -121,6 +121,16 @@ def test_jobs_are_the_same_in_whatever_order_their_keys_are_written(db: Connecti
         once(db, jobs=JOBS[::-1])
 
 
+def test_a_repetition_may_come_with_another_trace(db: Connection) -> None:
+    def traced(span: str) -> list[dict[str, Any]]:
+        parent = f"00-0af7651916cd43dd8448eb211c80319c-{span}-01"
+        return [{**job, "trace_context": {"traceparent": parent}} for job in JOBS]
+
+    first = once(db, jobs=traced("b7ad6b7169203331"))
+    assert once(db, jobs=traced("00f067aa0ba902b7"))[0].id == first[0].id
+    assert once(db)[0].replayed
+
+
 def test_each_client_has_its_own_keys(db: Connection) -> None:
     answers = [once(db, client=client)[0] for client in (None, "a", "b")]
     assert len({row.id for row in answers}) == 3
