@@ -34,7 +34,8 @@ def test_a_job_out_of_time_fails_with_its_own_reason_and_its_worker_is_refused(
     job_id = enqueue(db, timeout="5 minutes")
     held = claim(db)
     db.execute(
-        "update claims set claimed_at = claimed_at - interval '1 s', deadline_at = claimed_at - interval '999 ms', lease = '1 day'"
+        "update claims set claimed_at = claimed_at - interval '1 s',"
+        " deadline_at = claimed_at - interval '999 ms', lease = '1 day'"
     )
     assert value(db, TIME_OUT) == 1
     job = one(db, "table jobs")
