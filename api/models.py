@@ -46,13 +46,29 @@ def without_nul(text: str) -> str:
     return text
 
 
+def _not_null(value: Any) -> Any:
+    if value is None:
+        raise PydanticCustomError("null", "Leave it out rather than send null")
+    return value
+
+
+def _microseconds(seconds: float) -> float:
+    return round(seconds, 6)
+
+
 WHOLE = BeforeValidator(_integer)
 """Of an int, after its bounds: before them, OpenAPI would not tell of them."""
-Text = Annotated[str, AfterValidator(without_nul)]
-Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(without_nul)]
-JobKey = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(without_nul)]
-Seconds = Annotated[float, Field(ge=0, le=YEAR, allow_inf_nan=False)]
-ClaimId = Annotated[int, Field(ge=0, le=2**63 - 1), WHOLE]
+_TEXT: JsonDict = {"pattern": r"^[^\x00]*$"}
+_NO_NUL = AfterValidator(without_nul)
+Text = Annotated[str, Field(json_schema_extra=_TEXT), _NO_NUL]
+Part = Annotated[str, Field(min_length=1, json_schema_extra=_TEXT), _NO_NUL]
+Name = Annotated[str, Field(min_length=1, max_length=100, json_schema_extra=_TEXT), _NO_NUL]
+JobKey = Annotated[str, Field(min_length=1, max_length=500, json_schema_extra=_TEXT), _NO_NUL]
+Message = Annotated[str, Field(max_length=10_000, json_schema_extra=_TEXT), _NO_NUL]
+MICROSECONDS = AfterValidator(_microseconds)
+"""Of a number of seconds: an interval is no finer."""
+Seconds = Annotated[float, Field(ge=0, le=YEAR, allow_inf_nan=False), MICROSECONDS]
+ClaimId = Annotated[int, Field(ge=0, le=2**53 - 1, description="What claimed the job."), WHOLE]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1), WHOLE]
 Time = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_rfc3339)]
 Id = Annotated[UUID, Field(strict=False)]
@@ -90,12 +106,14 @@ class NewJob(Request):
         Field(ge=0, le=86_400, description="How long a job of the type sleep sleeps."),
         WHOLE,
     ] = 3
-    message: Annotated[str, Field(max_length=10_000), AfterValidator(without_nul)] | None = Field(
+    message: Message | None = Field(
         None, description="Echoed in the result of a job of the type sleep."
     )
     job_type: Name = Field("sleep", description="The name by which a worker knows what to do.")
-    payload: Any = Field(
-        default_factory=dict, description="The input of the work: any JSON, at most 4 MiB."
+    payload: Annotated[Any, AfterValidator(_not_null)] = Field(
+        default_factory=dict,
+        description="The input of the work: any JSON but null, at most 4 MiB.",
+        json_schema_extra={"not": {"type": "null"}},
     )
     queue: Name = Field("default", description="The lane in which the job waits.")
     priority: Annotated[int, Field(ge=0, le=3), WHOLE] = Field(
@@ -223,9 +241,7 @@ class RetryFilter(Request):
 
     queue: Name | None = None
     job_type: Name | None = None
-    error: Annotated[str, Field(min_length=1), AfterValidator(without_nul)] | None = Field(
-        None, description="A part of the error."
-    )
+    error: Part | None = Field(None, description="A part of the error.")
     failed_after: Time | None = None
     failed_before: Time | None = None
     limit: Annotated[int, Field(ge=1, le=MAX_BULK), WHOLE] = 1_000

@@ -80,13 +80,13 @@ class NewKey(Request):
     queues: Annotated[list[Name], Field(min_length=1, max_length=1000)] | None = Field(
         None, description="The only queues that it may touch or see. Null: all."
     )
-    expires_in_seconds: Annotated[float, Field(gt=0, le=YEARS)] | None = Field(
+    expires_in_seconds: Annotated[float, Field(ge=0.001, le=YEARS)] | None = Field(
         None, description="How long it is valid. Null: until it is revoked."
     )
     rate_limit: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] | None = Field(
         None, description="How many requests it may make within rate_period_seconds. Null: any."
     )
-    rate_period_seconds: Annotated[float, Field(ge=0.001, le=360 * 86_400)] = 60
+    rate_period_seconds: Annotated[float, Field(ge=1, le=YEAR)] = 60
 
 
 class ApiKey(BaseModel):

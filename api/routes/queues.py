@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from api.access import Caller, CallerOf
 from api.database import Concerns
-from api.models import WHOLE, YEAR, Count, Request
+from api.models import MICROSECONDS, WHOLE, YEAR, Count, Request, Seconds
 from api.routes.common import JsonResponse, JsonRoute, json_array, problems
 from api.routes.names import PathName
 
@@ -124,9 +124,8 @@ class QueuePolicy(BaseModel):
 
 
 Limit = Annotated[int, Field(ge=1, le=10_000), WHOLE]
-Delay = Annotated[float, Field(ge=0, le=YEAR, allow_inf_nan=False)]
 Period = Annotated[float, Field(ge=0.001, le=YEAR, allow_inf_nan=False)]
-Retention = Annotated[float, Field(ge=0, le=MILLENNIUM, allow_inf_nan=False)]
+Retention = Annotated[float, Field(ge=0, le=MILLENNIUM, allow_inf_nan=False), MICROSECONDS]
 
 
 class PolicyPatch(Request):
@@ -138,8 +137,8 @@ class PolicyPatch(Request):
     rate_limit: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] | None = None
     rate_period_seconds: Period | None = Field(None, serialization_alias="rate_period")
     max_attempts: Annotated[int, Field(ge=1, le=2**31 - 1), WHOLE] | None = None
-    retry_delay_seconds: Delay | None = Field(None, serialization_alias="retry_delay")
-    retry_delay_max_seconds: Delay | None = Field(None, serialization_alias="retry_delay_max")
+    retry_delay_seconds: Seconds | None = Field(None, serialization_alias="retry_delay")
+    retry_delay_max_seconds: Seconds | None = Field(None, serialization_alias="retry_delay_max")
     max_losses: Count | None = None
     timeout_seconds: Period | None = Field(None, serialization_alias="timeout")
     keep_succeeded_seconds: Retention | None = Field(None, serialization_alias="keep_succeeded")

@@ -95,11 +95,10 @@ class NewSchedule(Request):
     cron: Annotated[
         Text,
         Field(
-            min_length=1,
-            max_length=1000,
             description="Minute, hour, day of the month, month, day of the week; or @daily and "
             "the like.",
             examples=["30 4 * * *"],
+            json_schema_extra={"format": "cron"},
         ),
     ]
     job: NewJob = Field(
@@ -109,7 +108,11 @@ class NewSchedule(Request):
     )
     time_zone: Annotated[
         Text,
-        Field(max_length=100, description="In which cron is read.", examples=["Europe/Berlin"]),
+        Field(
+            description="In which cron is read.",
+            examples=["Europe/Berlin"],
+            json_schema_extra={"format": "time-zone"},
+        ),
     ] = "UTC"
     missed_ticks: MissedTicks = Field(
         "coalesce",
@@ -163,7 +166,7 @@ async def get_schedule(schedule: PathName, caller: CallerOf) -> Response:
     responses={
         200: {"description": "The schedule was there before, and is now this"},
         201: {"model": Schedule, "description": "There is such a schedule now"},
-        **problems(413, 415),
+        **problems(404, 413, 415),
     },
 )
 async def set_schedule(schedule: PathName, new: NewSchedule, caller: CallerOf) -> Response:

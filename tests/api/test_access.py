@@ -275,7 +275,7 @@ WRONG_KEYS: list[tuple[dict[str, Any], str]] = [
     ({"queues": [""]}, "/queues/0"),
     ({"expires_in_seconds": 0}, "/expires_in_seconds"),
     ({"rate_limit": 0}, "/rate_limit"),
-    ({"rate_period_seconds": 0}, "/rate_period_seconds"),
+    ({"rate_period_seconds": 0.9}, "/rate_period_seconds"),
     ({"secret": "mine"}, "/secret"),
 ]
 
@@ -286,12 +286,6 @@ def test_a_wrong_key_is_422_and_none_is_made(api: TestClient, db: Connection) ->
         assert response.status_code == 422
         assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
     assert db.execute("table api_keys").fetchall() == []
-
-
-def test_what_the_database_finds_wrong_with_a_key_is_422_too(api: TestClient) -> None:
-    new = {"name": "k", "scopes": ["client"], "rate_limit": 10_000, "rate_period_seconds": 0.001}
-    response = api.post("/api-keys", json=new)
-    assert (response.status_code, response.json()["code"]) == (422, "JQ001")
 
 
 def test_each_response_says_how_the_rate_limit_stands(api: TestClient, db: Connection) -> None:

@@ -235,6 +235,10 @@ def test_no_response_claims_a_default_for_what_it_lacks() -> None:
     assert DOCUMENT["components"]["schemas"]["NewJob"]["properties"]["queue"]["default"]
 
 
+def test_bounds_are_told_in_the_words_of_json_schema() -> None:
+    assert not re.findall("'(ge|gt|le|lt|min_length|max_length)': ", str(DOCUMENT))
+
+
 def test_all_references_lead_somewhere_and_all_components_are_used() -> None:
     text = str(DOCUMENT)
     references = set(re.findall(r"'\$ref': '([^']*)'", text))
