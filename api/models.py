@@ -5,7 +5,7 @@ which checks again. What is sent back was made in Postgres: those models only de
 """
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -39,6 +39,14 @@ def _rfc3339(time: Any) -> Any:
     raise PydanticCustomError("time", "Write a time as RFC 3339 does: 2026-01-02T03:04:05Z")
 
 
+def _utc(time: datetime) -> datetime:
+    """Convert a time: Postgres knows no offset of 16 hours or more."""
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise PydanticCustomError("time", "That is not within the years 1 to 9999") from None
+
+
 def without_nul(text: str) -> str:
     """Refuse what Postgres cannot store."""
     if "\0" in text:
@@ -70,7 +78,9 @@ MICROSECONDS = AfterValidator(_microseconds)
 Seconds = Annotated[float, Field(ge=0, le=YEAR, allow_inf_nan=False), MICROSECONDS]
 ClaimId = Annotated[int, Field(ge=0, le=2**53 - 1, description="What claimed the job."), WHOLE]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1), WHOLE]
-Time = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_rfc3339)]
+Time = Annotated[
+    AwareDatetime, Field(strict=False), BeforeValidator(_rfc3339), AfterValidator(_utc)
+]
 Id = Annotated[UUID, Field(strict=False)]
 
 

@@ -67,6 +67,15 @@ def test_delay_seconds_puts_a_job_off(api: TestClient, db: Connection) -> None:
     )
 
 
+@pytest.mark.parametrize("offset", ["Z", "+23:59", "-23:59"])
+def test_a_time_may_have_any_offset(api: TestClient, db: Connection, offset: str) -> None:
+    job = {"run_at": f"2031-02-03T04:05:06.789{offset}"}
+    assert api.post("/jobs", json=job).status_code == 201
+    assert api.post("/jobs/batch", json=[job]).status_code == 201
+    times = {row.run_at for row in db.execute("select run_at from jobs")}
+    assert times == {datetime.fromisoformat(job["run_at"])}
+
+
 def test_what_is_left_out_has_the_default_of_the_queue(api: TestClient, db: Connection) -> None:
     db.execute('select set_queue(\'mail\', \'{"max_attempts": 7, "timeout": "5 minutes"}\')')
     for body in ({"queue": "mail"}, {"queue": "mail", "unique_key": "k"}):
@@ -106,6 +115,7 @@ def test_the_trace_of_the_request_is_that_of_the_job(api: TestClient, db: Connec
         ({"priority": "1"}, "priority: "),
         ({"run_at": "2031-01-01T00:00:00"}, "run_at: "),
         ({"run_at": "tomorrow"}, "run_at: "),
+        ({"run_at": "0001-01-01T00:00:00+01:00"}, "run_at: That is not within the years 1 to"),
         ({"run_at": "2031-01-01T00:00:00Z", "delay_seconds": 1}, "run_at and delay"),
         ({"delay_seconds": -1}, "delay_seconds: "),
         ({"delay_seconds": 1e300}, "delay_seconds: "),
