@@ -47,6 +47,8 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         max_body_size=settings.max_body_bytes,
         docs_url=None,
+        # It would lead wherever the Host header says, and keys from https to http.
+        redirect_slashes=False,
         redoc_url=None,
     )
     app.state.settings = settings
