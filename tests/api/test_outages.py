@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import psycopg
 from fastapi.testclient import TestClient
@@ -15,7 +16,7 @@ from tests.support import Connection, embedded_server, eventually, value
 NOWHERE = "host=127.0.0.1 port=1 dbname=jobs connect_timeout=2"
 
 
-def client(conninfo: str, **timeouts: float) -> TestClient:
+def client(conninfo: str, **timeouts: Any) -> TestClient:
     settings = Settings(conninfo, **timeouts)
     return TestClient(create_app(settings), raise_server_exceptions=False)
 
