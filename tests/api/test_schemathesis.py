@@ -50,10 +50,6 @@ def test_the_api_does_what_its_document_says(schema: Any, caplog: pytest.LogCapt
         assert not isinstance(event, events.FatalError), event.exception
         if isinstance(event, events.NonFatalError):
             failures.append(f"{event.label}: {event.value}")
-        if isinstance(event, events.PhaseFinished):
-            import time
-
-            print("PHASE", event.phase.name, time.time())
         if isinstance(event, events.ScenarioFinished):
             phases.add(event.phase.value)
             failures += failures_of(event)
