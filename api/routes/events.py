@@ -54,7 +54,7 @@ _NEXT_TRANSACTION = "select pg_current_xact_id()::text::bigint"
 _ALL_ENDED_BEFORE = "select pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= %(xid)s"
 
 
-def _last_event_id(
+async def _last_event_id(
     last_event_id: Annotated[
         int | None,
         Header(
