@@ -235,7 +235,8 @@ def test_one_connection_listens_for_all_and_is_opened_again(
         claims = [call(claim, api, wait=60, queues=[name]) for name in "aabcd"]
         eventually(lambda: waiting(api) == 5 and listening(db) == 5)
         assert value(db, f"select count(*) {LISTENER}") == 1
-        lost = value(db, f"select pid {LISTENER} and pg_terminate_backend(pid)")
+        lost = value(db, f"select pid {LISTENER}")
+        db.execute("select pg_terminate_backend(%s)", [lost])
         eventually(lambda: value(db, f"select count(*) {LISTENER} and pid <> %s", lost))
         eventually(lambda: listening(db) == 5)
         for name in "aabcd":

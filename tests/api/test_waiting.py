@@ -1,16 +1,27 @@
 """Prefer: wait, of POST /jobs and GET /jobs/{id}."""
 
+import asyncio
+import http.client
+import json
+import logging
+import re
+import statistics
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
 from fastapi.testclient import TestClient
 
 from api import watch
+from tests.api.conftest import Serve, ServerHere
 from tests.support import Connection, claim, enqueue, eventually, value
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -185,3 +196,79 @@ def test_many_ids_are_asked_for_in_parts(
         eventually(lambda: waits(api) == 5)
         db.execute("select cancel_job(id) from jobs")
         assert {response.result().json()["status"] for response in responses} == {"cancelled"}
+
+
+def test_nobody_waits_for_a_client_that_has_gone(server_here: ServerHere, db: Connection) -> None:
+    connection = http.client.HTTPConnection(urlsplit(server_here.url).netloc)
+    connection.request("GET", f"/jobs/{enqueue(db)}", headers={"Prefer": "wait=60"})
+    waiters = server_here.app.state.watcher._waiters
+    eventually(lambda: waiters)
+    connection.close()
+    eventually(lambda: not waiters)
+
+
+class Crowd:
+    """Clients of a server, each with a connection of its own."""
+
+    def __init__(self, url: str) -> None:
+        self._address = urlsplit(url)
+
+    async def ask(self, method: str, path: str, body: str = "", prefer: str = "") -> Any:
+        """Send a request, and return the status and the body of the answer."""
+        reader, writer = await asyncio.open_connection(self._address.hostname, self._address.port)
+        lines = [
+            f"{method} {path} HTTP/1.1",
+            "Host: localhost",
+            "Connection: close",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+            f"Prefer: {prefer}",
+        ]
+        writer.write("\r\n".join([*lines, "", body]).encode())
+        head, _, answer = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        return int(head.split()[1]), answer.decode()
+
+    async def post(self, count: int) -> float:
+        """Create so many jobs, one after the other; return the median of the milliseconds."""
+        times = []
+        for _ in range(count):
+            started = time.perf_counter()
+            status, _ = await self.ask("POST", "/jobs", "{}")
+            times.append((time.perf_counter() - started) * 1000)
+            assert status == 201
+        return statistics.median(times)
+
+    async def count_under_way(self) -> int:
+        """Return how many requests the server is busy with."""
+        _, metrics = await self.ask("GET", "/metrics")
+        found = re.search(r"^api_http_requests_in_progress ([0-9.]+)", metrics, re.M)
+        assert found
+        return int(float(found[1]))
+
+
+def test_a_thousand_who_wait_keep_nobody_else_waiting(serve: Serve, db: Connection) -> None:
+    crowd = Crowd(serve().url)
+    job_ids = [row[0] for row in db.execute("select enqueue_job() from generate_series(1, 1000)")]
+
+    async def wait_and_work() -> None:
+        logger.info("alone: %.1f ms", await crowd.post(50))
+        waits = [
+            asyncio.create_task(crowd.ask("GET", f"/jobs/{job_id}", prefer="wait=60"))
+            for job_id in job_ids
+        ]
+        while await crowd.count_under_way() <= len(job_ids):
+            assert not any(wait.done() for wait in waits)
+        logger.info("while a thousand wait: %.1f ms", await crowd.post(50))
+        assert not any(wait.done() for wait in waits)
+        assert value(
+            db,
+            "select count(*) <= 12 from pg_stat_activity"
+            " where datname = current_database() and application_name like 'job_queue api%%'",
+        )
+        db.execute("select cancel_job(id) from unnest(%s::uuid[]) as id", [job_ids])
+        logger.info("while they are answered: %.1f ms", await crowd.post(50))
+        for answer in await asyncio.gather(*waits):
+            assert (answer[0], json.loads(answer[1])["status"]) == (200, "cancelled")
+
+    asyncio.run(wait_and_work())
