@@ -189,8 +189,10 @@ class _Listener:
         while True:
             self._changed.clear()
             try:
-                if self._lines or self._heard:
-                    await self._listen()
+                if (self._lines or self._heard) and not await self._listen():
+                    logger.info("not listening: a pooler lends a session for one transaction only")
+                    await self._session.close()
+                    return
                 await self._wait()
             except OUTAGE as error:
                 if self._connection is not None:
@@ -199,11 +201,16 @@ class _Listener:
                 await self._session.close()
                 await asyncio.sleep(self._session.next_delay())
 
-    async def _listen(self) -> None:
-        """Start and stop what is to be started and stopped."""
+    async def _listen(self) -> bool:
+        """Start and stop what is to be started and stopped; return whether that is possible."""
         connection = await self._session.open()
         if connection is not self._connection:
-            await self._begin(connection)
+            self._heard.clear()
+            self._connection = connection
+            connection.add_notify_handler(lambda notification: self._wake(notification.channel))
+            [(pid,)] = await self._session.fetch(_BACKEND, {})
+            if pid != connection.info.backend_pid:
+                return False
         for line in self._heard - self._lines:
             await self._session.fetch(_STOP_LISTENING, {"queues": line.queues})
             self._heard.discard(line)
@@ -214,14 +221,7 @@ class _Listener:
                 line.woken.set()  # a job may have come before
         while notification := connection.pgconn.notifies():
             self._wake(notification.relname.decode())
-
-    async def _begin(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        self._heard.clear()
-        self._connection = connection
-        connection.add_notify_handler(lambda notification: self._wake(notification.channel))
-        [(pid,)] = await self._session.fetch(_BACKEND, {})
-        if pid != connection.info.backend_pid:
-            raise psycopg.OperationalError("a pooler lends a session for one transaction only")
+        return True
 
     async def _wait(self) -> None:
         """Wait until there is something to read, or to start or stop."""

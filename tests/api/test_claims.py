@@ -252,6 +252,19 @@ def test_a_job_that_came_just_before_the_api_listened_is_found(
     assert len(claim(api, wait=60)) == 1
 
 
+def test_behind_a_pooler_jobs_are_found_without_listening(
+    api: TestClient, db: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "POLL", 0.05)
+    monkeypatch.setattr(lines, "_BACKEND", "select 0")
+    with workers(1) as call:
+        claimed = call(claim, api, wait=60)
+        eventually(lambda: waiting(api))
+        job_id = enqueue(db)
+        assert [one_of["id"] for one_of in claimed.result()] == [str(job_id)]
+    assert value(db, f"select count(*) {LISTENER}") == 0
+
+
 # to say how it goes
 
 
