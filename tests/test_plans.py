@@ -335,3 +335,15 @@ def test_a_claim_reads_no_more_pages_for_a_longer_backlog_in_front(
         few.append(pages())
     # An index may have grown by a level meanwhile.
     assert few[1] <= few[0] + 15
+
+
+def test_no_plan_is_compiled_for_people_either(db: Connection, plans: list[Plan]) -> None:
+    db.execute("set jit = on")
+    job = db.execute("select enqueue_job(p_queue => 'a') as id").fetchone()
+    assert job is not None
+    db.execute("set debug_print_plan = on")
+    db.execute("select * from explain_job(%s)", [job.id])
+    db.execute("select * from check_health()")
+    faults = {fault for plan in plans for fault in plan.faults({})}
+    assert len(plans) > 2
+    assert [fault for fault in faults if fault.startswith("compiled")] == []
