@@ -43,8 +43,8 @@ def _utc(time: datetime) -> datetime:
     """Convert a time: Postgres knows no offset of 16 hours or more."""
     try:
         return time.astimezone(UTC)
-    except OverflowError:  # near the year 1 or 9999
-        return time
+    except OverflowError:
+        raise PydanticCustomError("time", "In UTC, the year must be from 1 to 9999") from None
 
 
 def without_nul(text: str) -> str:

@@ -36,6 +36,9 @@ def test_an_unknown_path_is_404(api: TestClient) -> None:
         ("DELETE", f"/jobs/{UNKNOWN_JOB}", "GET"),
         ("GET", f"/jobs/{UNKNOWN_JOB}/cancel", "POST"),
         ("POST", "/health", "GET"),
+        ("GET", "/jobs/batch", "POST"),
+        ("GET", "/jobs/cancel", "POST"),
+        ("GET", "/jobs/retry", "POST"),
     ],
 )
 def test_a_method_that_a_path_does_not_know_is_405_with_all_that_it_does_know(

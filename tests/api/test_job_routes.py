@@ -104,6 +104,7 @@ def test_the_trace_of_the_request_is_that_of_the_job(api: TestClient, db: Connec
 @pytest.mark.parametrize(
     ("body", "says"),
     [
+        ({"payload": None}, "payload: Leave it out"),
         ({"payload": "\0"}, "Unicode"),
         ({"payload": {"\0": 1}}, "Unicode"),
         ({"payload": "x" * 4_200_000}, "at most 4 MiB"),
@@ -115,7 +116,9 @@ def test_the_trace_of_the_request_is_that_of_the_job(api: TestClient, db: Connec
         ({"priority": "1"}, "priority: "),
         ({"run_at": "2031-01-01T00:00:00"}, "run_at: "),
         ({"run_at": "tomorrow"}, "run_at: "),
-        ({"run_at": "9999-12-31T23:59:59-23:59"}, "time zone"),
+        ({"run_at": 0}, "run_at: "),
+        ({"run_at": "0"}, "run_at: "),
+        ({"run_at": "9999-12-31T23:59:59-23:59"}, "run_at: In UTC"),
         ({"run_at": "2031-01-01T00:00:00Z", "delay_seconds": 1}, "run_at and delay"),
         ({"delay_seconds": -1}, "delay_seconds: "),
         ({"delay_seconds": 1e300}, "delay_seconds: "),
@@ -139,6 +142,14 @@ def test_a_wrong_option_is_422_and_changes_nothing(
     assert response.status_code == 422
     assert says in response.json()["detail"]
     assert everything(db) == NOTHING
+
+
+@pytest.mark.parametrize("path", ["/jobs", "/jobs/batch"])
+def test_less_than_a_microsecond_is_no_time(api: TestClient, db: Connection, path: str) -> None:
+    body = {"retry_delay_seconds": 1e-301, "delay_seconds": 5e-324}
+    response = api.post(path, json=body if path == "/jobs" else [body])
+    assert response.status_code == 201
+    assert value(db, "select retry_delay = '0' from jobs")
 
 
 def test_a_batch_is_answered_in_its_order(api: TestClient, db: Connection) -> None:
@@ -296,7 +307,8 @@ def test_a_page_begins_after_a_job_that_is_gone(api: TestClient, db: Connection)
 @pytest.mark.parametrize(
     "query",
     ["limit=0", "limit=1001", "limit=x", "after=x", "status=lost", "queue=", "queue=%00",
-     "created_after=yesterday", "created_after=2031-01-01T00:00:00", "view=all", "colour=red"],
+     "created_after=yesterday", "created_after=0", "created_after=2031-01-01T00:00:00", "view=all",
+     "colour=red"],
 )  # fmt: skip
 def test_a_wrong_filter_is_422(api: TestClient, query: str) -> None:
     assert api.get(f"/jobs?{query}").status_code == 422
