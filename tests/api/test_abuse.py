@@ -362,6 +362,8 @@ REFUSED_BODIES = {
     "a time that is none": b'{"run_at": "99999999999999999999"}',
     "a fraction of a second": b'{"sleep_seconds": 0.5}',
     "a payload of 5 MB": b'{"payload": "%s"}' % (b"a" * 5_000_000),
+    "far in the future": b'{"run_at": "9999-12-31T23:59:59-23:59"}',
+    "far in the past": b'{"run_at": "0001-01-01T00:00:00+23:59"}',
 }
 
 ACCEPTED_BODIES = {
@@ -373,8 +375,6 @@ ACCEPTED_BODIES = {
     "all that is not ASCII": '{"message": "\u0001\ufffe\U0010ffff\u202e\u2028"}'.replace(
         "\u0001", "\\u0001"
     ).encode(),
-    "far in the future": b'{"run_at": "9999-12-31T23:59:59-23:59"}',
-    "far in the past": b'{"run_at": "0001-01-01T00:00:00+23:59"}',
 }
 
 
