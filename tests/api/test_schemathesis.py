@@ -19,8 +19,6 @@ from api.main import create_app
 from api.settings import Settings
 
 CONFIG = Path(__file__).parent / "schemathesis.toml"
-EXAMPLES = 10
-"""Requests at random to each operation, and sequences of linked ones."""
 NEED_A_CLAIM = {
     f"POST /jobs/{{job_id}}/{verb}"
     for verb in ("progress", "complete", "fail", "snooze", "release")
@@ -35,7 +33,6 @@ def schema(conninfo: str) -> Iterator[Any]:
     Nobody ends jobs here, so nobody waits for one: of half a second, whole ones are none.
     """
     config = schemathesis.Config.from_path(CONFIG)
-    config.projects.default.generation.max_examples = EXAMPLES
     app = create_app(Settings(conninfo, max_wait=0.5))
     yield schemathesis.openapi.from_asgi("/openapi.json", app, config=config)
     asgi.shutdown_lifespans()
