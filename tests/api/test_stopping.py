@@ -50,15 +50,15 @@ def test_nobody_who_waits_keeps_a_server_from_ending(
     def stream(path: str) -> list[str]:
         with httpx2.stream("GET", server.url + path, timeout=60) as response:
             if path == "/events":
-                begun.append(path)
+                begun.add(path)
             lines = []
             for line in response.iter_lines():
                 if line == "event: enqueue":
-                    begun.append(path)
+                    begun.add(path)
                 lines.append(line)
             return lines
 
-    begun: list[str] = []
+    begun: set[str] = set()
     with ThreadPoolExecutor(30) as executor:
         waits = [executor.submit(get, f"/jobs/{job_id}") for job_id in job_ids]
         created = executor.submit(post, "/jobs", {"queue": "slow"})
