@@ -8,6 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from api.grouping import MAX_FLIGHTS
 from tests.api.conftest import Serve
 from tests.support import Connection, enqueue, eventually, value
 
@@ -93,13 +94,13 @@ def test_requests_under_way_are_answered_before_a_server_ends(
         blocker.execute("begin; lock table jobs")
         posts = [
             executor.submit(httpx2.post, f"{server.url}/jobs", json={}, timeout=60)
-            for _ in range(4)
+            for _ in range(MAX_FLIGHTS)
         ]
-        eventually(lambda: value(db, "select count(*) > 0 from pg_locks where not granted"))
+        eventually(lambda: value(db, "select count(*) = 2 from pg_locks where not granted"))
         server.process.send_signal(signal.SIGTERM)
         eventually(lambda: server.log.count("Shutting down") == processes)
         blocker.execute("commit")
         assert server.process.wait(timeout=60) == 0
-        assert [post.result().status_code for post in posts] == [201] * 4
-    assert value(db, "select count(*) from jobs") == 4
+        assert [post.result().status_code for post in posts] == [201] * MAX_FLIGHTS
+    assert value(db, "select count(*) from jobs") == MAX_FLIGHTS
     assert "Traceback" not in server.log
