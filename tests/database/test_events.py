@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 
-from tests.support import UNKNOWN_JOB, Connection, claim, enqueue, one, value
+from tests.support import (
+    UNKNOWN_JOB,
+    Connection,
+    claim,
+    enqueue,
+    in_another_thread,
+    one,
+    value,
+    wait_until_blocked,
+)
 
 
 def events(db: Connection, **arguments: Any) -> list[Any]:
@@ -113,21 +122,20 @@ def test_events_of_one_job_or_of_some_queues_are_listed(db: Connection) -> None:
 def test_events_are_listed_up_to_where_the_same_statement_asked(
     connect: Callable[[], Connection],
 ) -> None:
-    db, other = connect(), connect()
+    db, other, observer = connect(), connect(), connect()
     enqueue(db)
-    # Between the two functions another transaction commits.
-    db.execute("create extension dblink schema public")
-    where = f"host={db.info.host} port={db.info.port} user={db.info.user} dbname={db.info.dbname}"
-    db.execute(
-        "create function pg_temp.meanwhile() returns void language sql volatile as $$"
-        f" select public.dblink_exec('{where}', 'begin; select job_queue.enqueue_job(); commit')"
-        " $$"
-    )
-    rows = db.execute(
-        "select event_id from pg_temp.meanwhile() cross join lateral settled_events(0) as settled"
+    other.execute("select pg_advisory_lock(1)")
+    # Between the statement's start and its first function another transaction commits.
+    listing = (
+        "with blocked as materialized (select pg_advisory_lock(1))"
+        " select event_id from blocked cross join lateral settled_events(0) as settled"
         " cross join lateral list_events(0, p_until => settled.until)"
-    ).fetchall()
-    assert len(rows) == value(other, "select count(*) from job_events") == 2
+    )
+    with in_another_thread(lambda: db.execute(listing).fetchall()) as rows:
+        wait_until_blocked(observer, blocked=db, by=other)
+        enqueue(other)
+        other.execute("select pg_advisory_unlock(1)")
+    assert len(rows.result()) == value(other, "select count(*) from job_events") == 2
 
 
 def test_all_that_is_committed_is_settled_where_nothing_is_under_way(db: Connection) -> None:
