@@ -73,7 +73,14 @@ INTENDED = {
     "job_queue_test_nobody": set(),
 }
 VIEWS = {"queue_statistics", "workers", "health"}
-INLINED = {"new_job_id", "is_in_order", "has_sleepers", "sleepers_lock"}
+INLINED = {
+    "effort",
+    "first_of_lane",
+    "has_sleepers",
+    "is_in_order",
+    "new_job_id",
+    "sleepers_lock",
+}
 INVOKERS = INLINED | {"grant_roles"}
 
 

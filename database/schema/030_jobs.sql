@@ -50,7 +50,8 @@ create table job_queue.jobs (
     check (result is null or status in ('succeeded', 'failed'))
 ) with (fillfactor = 80);
 
-create index jobs_claimable_idx on job_queue.jobs (queue, priority, run_at, seq) where claimable;
+create index jobs_lanes_idx on job_queue.jobs (queue, job_type, priority, run_at, seq)
+  where claimable;
 
 create unique index jobs_held_key_idx on job_queue.jobs (queue, held_key)
   where held_key is not null;
@@ -127,8 +128,9 @@ comment on column job_queue.jobs.depends_on is
 comment on column job_queue.jobs.trace_context is
   'The trace that the job belongs to, as whoever enqueued it has it: W3C Trace Context, such as '
   '{"traceparent": "00-...-01", "tracestate": "..."}. Null: none.';
-comment on index job_queue.jobs_claimable_idx is
-  'The waiting jobs in the order in which claim_next_job takes them. Holds no finished job.';
+comment on index job_queue.jobs_lanes_idx is
+  'The waiting jobs, lane by lane, in the order in which claim_next_job takes them. Holds no '
+  'finished job.';
 comment on index job_queue.jobs_held_key_idx is
   'At most one unfinished job for each queue and unique key.';
 comment on index job_queue.jobs_waiting_for_key_idx is

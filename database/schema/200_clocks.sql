@@ -5,6 +5,7 @@
 -- no harm.
 
 create sequence job_queue.reclaim_due minvalue 0 start 0;
+create sequence job_queue.sweep_due minvalue 0 start 0;
 create sequence job_queue.maintained_at minvalue 0 start 0;
 create sequence job_queue.dependency_cursor minvalue 0 start 0;
 create sequence job_queue.prune_cursor minvalue 0 start 0;
@@ -12,6 +13,8 @@ create sequence job_queue.put_back_cursor minvalue 0 start 0;
 
 comment on sequence job_queue.reclaim_due is
   'When claim_next_job next calls recover: microseconds since 1970.';
+comment on sequence job_queue.sweep_due is
+  'When sweep_marks is next to do anything: microseconds since 1970.';
 comment on sequence job_queue.maintained_at is
   'When run_maintenance last came to its end: microseconds since 1970.';
 comment on sequence job_queue.dependency_cursor is

@@ -1,7 +1,6 @@
 -- Changes nothing.
 --
--- Steps from one queue to the next in the index, and looks at one job for each queue and priority:
--- its cost depends on the number of queues, not of jobs.
+-- Steps from one queue to the next as waiting_types does from type to type.
 
 create function job_queue.waiting_queues()
 returns text[]
@@ -9,52 +8,46 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
-set enable_sort = on
+set enable_sort = off
 as $$
 declare
-  v_now timestamptz := clock_timestamp();
+  v_queues text[] := '{}';
+  v_queue text := '';
+  v_marked text;
 begin
-  return array(
-    with recursive lanes as (
-      (select job.queue from job_queue.jobs as job where job.claimable order by job.queue limit 1)
-      union all
-      select (
+  loop
+    select min(known.queue) into v_marked
+      from job_queue.marks as known
+     where known.queue > v_queue;
+    if v_marked is null then
+      v_queue := (
         select job.queue
           from job_queue.jobs as job
          where job.claimable
-           and job.queue > lanes.queue
+           and job.queue > v_queue
          order by job.queue
-         limit 1
-      )
-        from lanes
-       where lanes.queue is not null
-    )
-    select lanes.queue
-      from lanes
-     cross join lateral (
-       select level.priority, first.run_at, first.seq
-         from generate_series(0, 3) as level (priority)
-        cross join lateral (
-          select job.run_at, job.seq
-            from job_queue.jobs as job
-           where job.claimable
-             and job.queue = lanes.queue
-             and job.priority = level.priority
-             and job.run_at <= v_now
-           order by job.run_at, job.seq
-           limit 1
-        ) as first
-        limit 1
-     ) as head
-     order by head.priority, head.run_at, head.seq
-  );
+         limit 1);
+    else
+      v_queue := coalesce((
+        select job.queue
+          from job_queue.jobs as job
+         where job.claimable
+           and job.queue > v_queue
+           and job.queue < v_marked
+         order by job.queue
+         limit 1), v_marked);
+    end if;
+    exit when v_queue is null;
+    v_queues := v_queues || v_queue;
+  end loop;
+  return v_queues;
 end
 $$;
 
 comment on function job_queue.waiting_queues() is
-  'The queues that have a job whose time has come; the one with the first such job first. Private '
-  'to this schema.';
+  'The queues in which jobs wait, and perhaps some in which none does. Private to this schema.';
 
 revoke execute on function job_queue.waiting_queues() from public;

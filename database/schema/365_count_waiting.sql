@@ -10,18 +10,19 @@ language sql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
   select count(*)
     from (
       select
-        from job_queue.jobs as job
-       where job.claimable
-         and job.queue = p_queue
-         and job.priority in (0, 1, 2, 3)
-         and job.run_at <= clock_timestamp()
-         and (p_job_types is null or job.job_type = any (p_job_types))
+        from generate_series(0, 3) as level (priority)
+       cross join unnest(p_job_types) as lane (job_type)
+       cross join lateral job_queue.first_of_lane(
+         p_queue, lane.job_type, level.priority, clock_timestamp(), p_limit)
        limit p_limit
     ) as bounded
 $$;

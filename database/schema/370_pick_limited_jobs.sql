@@ -1,12 +1,12 @@
--- Changes no status: pick_jobs for a queue that has a limit.
+-- Changes no status: pick_front for a queue that has a limit.
 --
 -- A job whose concurrency key is at its limit is set aside, with those like it at the front, and
 -- the queue is looked at again: no key can stand in the way of another.
 
 create function job_queue.pick_limited_jobs(
   p_queue text,
-  p_limit integer,
-  p_job_types text[]
+  p_job_types text[],
+  p_limit integer
 )
 returns job_queue.pick[]
 language plpgsql
@@ -15,17 +15,15 @@ security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
-set enable_sort = off
 as $$
 declare
   v_policy record;
-  v_now timestamptz := clock_timestamp();
   v_wanted integer;
   v_queue_slots integer[];
   v_picks job_queue.pick[] := array[]::job_queue.pick[];
+  v_mine uuid[] := '{}';
   v_full uuid[];
-  v_job record;
-  v_key_slot integer;
+  v_pick job_queue.pick;
 begin
   select * into v_policy from job_queue.queues as queue where queue.queue = p_queue;
   v_wanted := least(p_limit, job_queue.spend_tokens(
@@ -37,37 +35,26 @@ begin
     v_wanted := cardinality(v_queue_slots);
   end if;
 
-  for v_priority in 0..3 loop
+  loop
+    v_full := '{}';
+    foreach v_pick in array job_queue.pick_front(
+      p_queue, p_job_types, v_wanted, v_policy.key_concurrency_limit is not null)
     loop
-      v_full := '{}';
-      for v_job in
-        select job.id, job.attempts, job.timeout, case
-                 when v_policy.key_concurrency_limit is not null then job.concurrency_key
-               end as limited_key
-          from job_queue.jobs as job
-         where job.claimable
-           and job.queue = p_queue
-           and job.priority = v_priority
-           and job.run_at <= v_now
-           and (p_job_types is null or job.job_type = any (p_job_types))
-           and job.id <> all (array(select pick.job_id from unnest(v_picks) as pick))
-         order by job.run_at, job.seq
-         limit v_wanted - cardinality(v_picks)
-           for update skip locked
-      loop
-        v_key_slot := job_queue.free_key_slot(
-          p_queue, v_job.limited_key, v_policy.key_concurrency_limit, v_picks);
-        if v_job.limited_key is not null and v_key_slot is null then
-          v_full := v_full || v_job.id;
-          continue;
-        end if;
-        v_picks := v_picks || row(v_job.id, v_job.attempts + 1, v_job.timeout, p_queue,
-          v_job.limited_key, v_queue_slots[cardinality(v_picks) + 1], v_key_slot)::job_queue.pick;
-      end loop;
-      exit when v_full = '{}';
-      perform job_queue.set_jobs_aside(
-        p_queue, v_priority, v_full, array(select pick.job_id from unnest(v_picks) as pick));
+      exit when cardinality(v_picks) = v_wanted;
+      continue when v_pick.job_id = any (v_mine);
+      v_pick.queue := p_queue;
+      v_pick.queue_slot := v_queue_slots[cardinality(v_picks) + 1];
+      v_pick.key_slot := job_queue.free_key_slot(
+        p_queue, v_pick.concurrency_key, v_policy.key_concurrency_limit, v_picks);
+      if v_pick.concurrency_key is not null and v_pick.key_slot is null then
+        v_full := v_full || v_pick.job_id;
+      else
+        v_picks := v_picks || v_pick;
+      end if;
     end loop;
+    exit when v_full = '{}';
+    v_mine := array(select pick.job_id from unnest(v_picks) as pick);
+    perform job_queue.set_jobs_aside(p_queue, v_full, v_mine);
   end loop;
 
   perform job_queue.spend_tokens(
@@ -76,7 +63,7 @@ begin
 end
 $$;
 
-comment on function job_queue.pick_limited_jobs(text, integer, text[]) is
-  'What pick_jobs returns, of one queue, within its limits. Private to this schema.';
+comment on function job_queue.pick_limited_jobs(text, text[], integer) is
+  'What pick_front returns, within the limits of the queue. Private to this schema.';
 
-revoke execute on function job_queue.pick_limited_jobs(text, integer, text[]) from public;
+revoke execute on function job_queue.pick_limited_jobs(text, text[], integer) from public;

@@ -1,9 +1,4 @@
 -- Changes no status: finds and locks the jobs that claim_jobs is about to take.
---
--- Each priority is looked at by itself, so that jobs of a better priority whose time has not come
--- cost nothing. The plan is pinned to jobs_claimable_idx: one cached while the table was empty
--- would otherwise scan and sort the whole backlog on every claim after a burst. The limit stands in
--- the query that locks, which runs once for each priority: never more than p_limit are locked.
 
 create function job_queue.pick_jobs(
   p_limit integer,
@@ -17,14 +12,19 @@ security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
-set enable_sort = off
 as $$
 declare
-  v_now timestamptz := clock_timestamp();
   v_queues text[] := coalesce(p_queues, job_queue.waiting_queues());
+  v_job_types text[] := case
+    when p_job_types is not null then array(select distinct unnest(p_job_types))
+  end;
   v_picks job_queue.pick[] := array[]::job_queue.pick[];
   v_policy record;
+  v_types text[];
 begin
+  if p_queues is null and cardinality(v_queues) > 1 then
+    v_queues := job_queue.ready_queues(v_queues);
+  end if;
   for v_position in 1..cardinality(v_queues) loop
     exit when cardinality(v_picks) = p_limit;
     continue when v_queues[v_position] = any (v_queues[:v_position - 1]);
@@ -37,25 +37,13 @@ begin
      where queue.queue = v_queues[v_position];
     continue when v_policy.paused;
 
-    if v_policy.is_limited then
-      v_picks := v_picks || job_queue.pick_limited_jobs(
-        v_queues[v_position], p_limit - cardinality(v_picks), p_job_types);
-      continue;
-    end if;
-    for v_priority in 0..3 loop
-      v_picks := v_picks || array(
-        select row(job.id, job.attempts + 1, job.timeout, null, null, null, null)::job_queue.pick
-          from job_queue.jobs as job
-         where job.claimable
-           and job.queue = v_queues[v_position]
-           and job.priority = v_priority
-           and job.run_at <= v_now
-           and (p_job_types is null or job.job_type = any (p_job_types))
-         order by job.run_at, job.seq
-         limit p_limit - cardinality(v_picks)
-           for update skip locked);
-      exit when cardinality(v_picks) = p_limit;
-    end loop;
+    v_types := coalesce(v_job_types, job_queue.waiting_types(v_queues[v_position]));
+    v_picks := v_picks || case when v_policy.is_limited
+      then job_queue.pick_limited_jobs(
+        v_queues[v_position], v_types, p_limit - cardinality(v_picks))
+      else job_queue.pick_front(
+        v_queues[v_position], v_types, p_limit - cardinality(v_picks))
+    end;
   end loop;
   return v_picks;
 end

@@ -1,5 +1,4 @@
--- Changes nothing but what the four functions that it calls change, once a second in the whole
--- system.
+-- Changes nothing but what the functions that it calls change, once a second in the whole system.
 --
 -- Where that is slow, it is done less often, so that it takes a twentieth of the time at most. A
 -- due time more than a minute ahead was set by a clock that has since been put back.
@@ -28,11 +27,13 @@ begin
   v_end := (extract(epoch from clock_timestamp()) * 1000000)::bigint;
   perform setval(
     'job_queue.reclaim_due', v_end + least(greatest(20 * (v_end - v_start), 1000000), 60000000));
+  perform job_queue.sweep_marks();
 end
 $$;
 
 comment on function job_queue.recover_if_due() is
-  'Calls time_out_jobs, reclaim_expired_claims, settle_overdue_dependencies and '
-  'put_overdue_jobs_back if nobody has within the last second. Private to this schema.';
+  'Calls time_out_jobs, reclaim_expired_claims, settle_overdue_dependencies, '
+  'put_overdue_jobs_back and sweep_marks if nobody has within the last second. Private to this '
+  'schema.';
 
 revoke execute on function job_queue.recover_if_due() from public;

@@ -13,6 +13,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
 as $$
   select case ahead.count when 0 then 'next' else 'behind' end,
          case ahead.count when 0 then 'it is the first of its queue'
@@ -23,12 +26,12 @@ as $$
      select count(*)
        from (
          select
-           from job_queue.jobs as job
-          where job.claimable
-            and job.queue = waiting.queue
-            and (job.priority, job.run_at, job.seq)
+           from generate_series(0, waiting.priority) as level (priority)
+          cross join unnest(job_queue.waiting_types(waiting.queue)) as lane (job_type)
+          cross join lateral job_queue.first_of_lane(
+            waiting.queue, lane.job_type, level.priority, clock_timestamp(), 1001) as job
+          where (level.priority, job.run_at, job.seq)
                 < (waiting.priority, waiting.run_at, waiting.seq)
-            and job.run_at <= clock_timestamp()
           limit 1000
        ) as bounded
    ) as ahead

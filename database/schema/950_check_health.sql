@@ -53,7 +53,7 @@ as $$
          format('%s, %s', case when work.is_waiting then 'jobs wait' else 'no job waits' end,
                 case when attended.is_true then 'and workers have been seen within a minute'
                      else 'and no worker has been seen within a minute' end)
-    from (select cardinality(job_queue.waiting_queues()) > 0) as work (is_waiting)
+    from (select job_queue.ready_queues(job_queue.waiting_queues()) <> '{}') as work (is_waiting)
    cross join (select exists (
            select from job_queue.worker_sightings
             where seen_at > clock_timestamp() - interval '1 minute')

@@ -1,0 +1,1 @@
+drop function job_queue.front_of_lane(text, text, integer, boolean, bigint, timestamptz, bigint);

@@ -1,0 +1,1 @@
+drop function job_queue.move_marks(text, text[], job_queue.pick[]);

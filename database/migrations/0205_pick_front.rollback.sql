@@ -1,0 +1,1 @@
+drop function job_queue.pick_front(text, text[], integer, boolean);
