@@ -77,7 +77,9 @@ INLINED = {
     "effort",
     "first_of_lane",
     "has_sleepers",
+    "is_consistent",
     "is_in_order",
+    "may_become",
     "new_job_id",
     "sleepers_lock",
 }

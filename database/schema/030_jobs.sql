@@ -1,8 +1,7 @@
 -- The record of each job. Only the functions of this schema write it.
 --
--- The CHECKs are those that tie columns to the status. What a job is at birth and never changes is
--- checked by enqueue_job and enqueue_jobs alone: Postgres evaluates every CHECK on every update, at
--- 3 µs each.
+-- The CHECK ties columns to the status. What a job is at birth and never changes is checked by
+-- enqueue_job and enqueue_jobs alone: Postgres prepares and evaluates every CHECK on every update.
 --
 -- status stands in no index and in no index predicate: running -> succeeded can then stay on its
 -- page (heap-only tuple), for which fillfactor leaves room.
@@ -39,15 +38,9 @@ create table job_queue.jobs (
   trace_context jsonb,
 
   constraint jobs_pkey primary key (id),
-  constraint jobs_status_is_known
-    check (status in ('blocked', 'queued', 'running', 'succeeded', 'failed', 'cancelled')),
-  constraint jobs_are_claimable_while_queued
-    check (claimable = (status = 'queued' and not waits_for_key)
-           and (status = 'queued' or not waits_for_key)),
-  constraint jobs_have_failed_at_while_failed
-    check ((failed_at is not null) = (status = 'failed')),
-  constraint jobs_have_a_result_only_when_ended
-    check (result is null or status in ('succeeded', 'failed'))
+  constraint jobs_fit_their_status
+    check (job_queue.is_consistent(
+      status, claimable, waits_for_key, failed_at is not null, result is not null))
 ) with (fillfactor = 80);
 
 create index jobs_lanes_idx on job_queue.jobs (queue, job_type, priority, run_at, seq)

@@ -23,14 +23,7 @@ revoke execute on function job_queue.refuse_transition() from public;
 create trigger jobs_change_status_as_job_transitions_says
   before update of status on job_queue.jobs
   for each row
-  when (
-    old.status <> new.status
-    and old.status || ' -> ' || new.status <> all (
-      '{queued -> running, running -> succeeded, running -> failed, running -> queued,
-        running -> cancelled, queued -> cancelled, failed -> queued, cancelled -> queued,
-        blocked -> queued, blocked -> cancelled}'::text[]
-    )
-  )
+  when (not job_queue.may_become(old.status, new.status))
   execute function job_queue.refuse_transition();
 
 comment on trigger jobs_change_status_as_job_transitions_says on job_queue.jobs is
