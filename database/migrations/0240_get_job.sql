@@ -1,4 +1,4 @@
--- depends: 0190_explain_job
+-- depends: 0213_drop_jobs_claimable_idx
 
 -- Changes nothing.
 --
