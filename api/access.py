@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -16,9 +17,6 @@ from api.database import NOTHING, Concerns, Database, Key, RateLimit, Rows
 from api.errors import Problem
 
 _KEY = re.compile(r"jq_([0-9a-f]{12})_[0-9a-f]{64}")
-
-_HEADERS = {"authorization", "x-api-key"}
-"""A request with one of these has a key to show, however malformed: it is not one without."""
 
 _bearer = HTTPBearer(
     auto_error=False, scheme_name="ApiKey", description="An API key, as create_api_key made it."
@@ -52,15 +50,14 @@ class Caller:
         return answer.rows
 
 
-async def _caller(
-    request: Request,
-    bearer: Annotated[Any, Depends(_bearer)],
-    header: Annotated[str | None, Depends(_header)],
-) -> Caller:
-    text = bearer.credentials if bearer else header
+def caller_of(request: Request) -> Caller:
+    """Return whose request it is: by its key or, where none is needed, nobody in particular."""
     caller = Caller(request.app.state.database, None)
-    if text is not None or not _HEADERS.isdisjoint(request.headers.keys()):
-        caller.key = _key(text or "")
+    headers = request.headers
+    if "Authorization" in headers or "X-API-Key" in headers:  # a key to show, however malformed
+        scheme, bearer = get_authorization_scheme_param(headers.get("Authorization"))
+        is_bearer = scheme.lower() == "bearer" and bearer
+        caller.key = _key(bearer if is_bearer else headers.get("X-API-Key", ""))
     elif request.app.state.settings.require_key:
         raise Problem(
             "unauthenticated", "This API needs a key. Send it as Authorization: Bearer <key>."
@@ -75,6 +72,15 @@ def _key(text: str) -> Key:
     if match is None:
         raise Problem("unauthenticated", "The API key is not valid.")
     return Key(match[1], hashlib.sha256(text.encode()).digest())
+
+
+async def _caller(
+    request: Request,
+    bearer: Annotated[Any, Depends(_bearer)],
+    header: Annotated[str | None, Depends(_header)],
+) -> Caller:
+    """Tell FastAPI of both ways to send a key."""
+    return caller_of(request)
 
 
 CallerOf = Annotated[Caller, Depends(_caller)]

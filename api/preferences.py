@@ -8,6 +8,14 @@ from fastapi import Depends, Header, Request
 _WAIT = re.compile(r"\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(;.*)?", re.IGNORECASE)
 
 
+def wait_of(request: Request) -> int:
+    """Return how many seconds the client would wait; 0: it did not say."""
+    for preference in ",".join(request.headers.getlist("Prefer")).split(","):
+        if match := _WAIT.fullmatch(preference):
+            return min(int(match[1]), int(request.app.state.settings.max_wait))
+    return 0
+
+
 async def _wait(
     request: Request,
     prefer: Annotated[
@@ -19,14 +27,12 @@ async def _wait(
         ),
     ] = None,
 ) -> int:
-    for preference in ",".join(prefer or []).split(","):
-        if match := _WAIT.fullmatch(preference):
-            return min(int(match[1]), int(request.app.state.settings.max_wait))
-    return 0
+    """Tell FastAPI of the header."""
+    return wait_of(request)
 
 
 Wait = Annotated[int, Depends(_wait)]
-"""How many seconds the client would wait; 0: it did not say. What is not understood is ignored."""
+"""How many seconds the client would wait. What is not understood is ignored."""
 
 
 def applied(wait: int) -> dict[str, str]:

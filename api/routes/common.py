@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 
 from api import errors
 from api.models import ProblemDetails
+from api.routes.arguments import arguments_reader
 
 UTC = """to_char({} at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 """SQL that writes a time in RFC 3339, whatever the session's time zone and date style."""
@@ -33,11 +34,16 @@ class JsonRoute(APIRoute):
     request_class: type[Request] = JsonRequest
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Hand the handler a request with a json method of its own."""
+        """Hand the route, or FastAPI's handler, a request with a json method of its own."""
         handle = super().get_route_handler()
+        read = arguments_reader(self.endpoint, self.body_field.name) if self.body_field else None
 
         async def handle_json(request: Request) -> Response:
-            return await handle(self.request_class(request.scope, request.receive))
+            request = self.request_class(request.scope, request.receive)
+            if read is not None and (arguments := await read(request)) is not None:
+                response: Response = await self.endpoint(**arguments)
+                return response
+            return await handle(request)
 
         return handle_json
 

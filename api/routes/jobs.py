@@ -1,13 +1,12 @@
 """/jobs: create, read, list, cancel and retry."""
 
-import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -16,6 +15,7 @@ from api.access import Caller, CallerOf
 from api.database import Concerns, Database, Key, RateLimit, Rows
 from api.errors import Problem
 from api.grouping import Grouping
+from api.idempotency import IdempotencyKey, unquoted
 from api.models import (
     MAX_BATCH,
     MAX_PAGE,
@@ -285,15 +285,6 @@ View = Annotated[
     Query(description="basic: the members that v1 had. full: all that is known of a job."),
 ]
 LastSeen = Annotated[UUID | None, Query(description="The last id of the page before.")]
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        description="Makes a repetition harmless for 24 hours: it is answered like the first "
-        "request. A string in double quotes (draft-ietf-httpapi-idempotency-key-header), or bare.",
-        pattern=r'^("([ !#-\[\]-~]|\\["\\]){1,255}"|[!#-~][ -~]{0,254})$',
-        openapi_examples={"key": {"value": '"8e03978e-40d5-43e8-bc93-6894a57f9324"'}},
-    ),
-]
 
 
 class JobFilter(BaseModel):
@@ -456,20 +447,13 @@ async def _enqueue_once(
     return await caller.call(
         "enqueue_once",
         _ENQUEUE_ONCE,
-        {"jobs": _as_json(new_jobs), "idempotency_key": _unquoted(idempotency_key)},
+        {"jobs": _as_json(new_jobs), "idempotency_key": unquoted(idempotency_key)},
         concerns,
     )
 
 
 def _as_json(new_jobs: list[NewJob]) -> str:
     return _BATCH.dump_json(new_jobs, by_alias=True, exclude_unset=True).decode()
-
-
-def _unquoted(value: str) -> str:
-    """Read a string of structured fields (RFC 9651), or take a bare one as it stands."""
-    if not value.startswith('"'):
-        return value
-    return re.sub(r"\\(.)", r"\1", value[1:-1])
 
 
 @router.get(

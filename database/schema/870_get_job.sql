@@ -1,7 +1,8 @@
 -- Changes nothing.
 --
 -- Volatile only so that a statement which enqueues a job can read it back: `select job.* from
--- enqueue_job() as id cross join lateral get_job(id) as job`.
+-- enqueue_job() as id cross join lateral get_job(id) as job`. In plpgsql, which keeps its plan from
+-- one call to the next: in SQL, planning would take longer than all else.
 
 create function job_queue.get_job(
   p_job_id uuid
@@ -35,45 +36,50 @@ returns table (
   retry_delay_max interval,
   trace_context jsonb
 )
-language sql
+language plpgsql
 volatile
 security definer
 rows 1
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
-  select
-    job.id,
-    job.status,
-    job.sleep_seconds,
-    job.message,
-    job.result,
-    job.created_at,
-    job.updated_at,
-    job.job_type,
-    job.payload,
-    job.queue,
-    job.priority,
-    job.run_at,
-    job.attempts,
-    job.max_attempts,
-    job.losses,
-    job.max_losses,
-    job.timeout,
-    job.unique_key,
-    job.concurrency_key,
-    job.depends_on,
-    job.cancel_requested,
-    job.failed_at,
-    claim.worker,
-    claim.progress,
-    job.retry_delay,
-    job.retry_delay_max,
-    job.trace_context
-    from job_queue.jobs as job
-    left join job_queue.claims as claim on claim.job_id = job.id
-   where job.id = p_job_id
+begin
+  return query
+    select
+      job.id,
+      job.status,
+      job.sleep_seconds,
+      job.message,
+      job.result,
+      job.created_at,
+      job.updated_at,
+      job.job_type,
+      job.payload,
+      job.queue,
+      job.priority,
+      job.run_at,
+      job.attempts,
+      job.max_attempts,
+      job.losses,
+      job.max_losses,
+      job.timeout,
+      job.unique_key,
+      job.concurrency_key,
+      job.depends_on,
+      job.cancel_requested,
+      job.failed_at,
+      claim.worker,
+      claim.progress,
+      job.retry_delay,
+      job.retry_delay_max,
+      job.trace_context
+      from job_queue.jobs as job
+      left join job_queue.claims as claim on claim.job_id = job.id
+     where job.id = p_job_id;
+end
 $$;
 
 comment on function job_queue.get_job(uuid) is
