@@ -1,4 +1,4 @@
--- depends: 0213_drop_jobs_claimable_idx
+-- depends: 0218_jobs_change_status
 
 -- Changes nothing.
 --
