@@ -251,6 +251,43 @@ def test_no_statement_of_a_function_scans_or_sorts_a_table_or_needs_what_is_disa
     assert found == {}
 
 
+@pytest.mark.parametrize(
+    "planned", ["when the tables were empty", "with statistics from then", "with statistics of now"]
+)
+@pytest.mark.parametrize("types", ["null", "'{other,sleep}'"])
+def test_a_claim_searches_the_lanes_and_finds_its_jobs_by_their_ids(
+    db: Connection, planned: str, types: str
+) -> None:
+    for table in TABLES:
+        db.execute(f"vacuum analyze {table}")
+        db.execute(f"alter table {table} set (autovacuum_enabled = off)")
+    ask = f"select * from claim_jobs(20, 'w', p_job_types => {types})"
+    if planned == "when the tables were empty":
+        for _ in range(7):
+            db.execute(ask)
+    fill(db, MANY)
+    if planned == "with statistics of now":
+        db.execute("analyze")
+    for _ in range(7):
+        db.execute(ask)
+    db.execute(
+        "select setval('reclaim_due', (extract(epoch from clock_timestamp()) * 1e6)::bigint"
+        " + 50000000)"
+    )
+    query = (
+        "select indexrelname as name, pg_stat_get_xact_tuples_returned(indexrelid) as read"
+        " from pg_stat_user_indexes where relname = 'jobs'"
+    )
+    with db.transaction():
+        before = {row.name: row.read for row in db.execute(query).fetchall()}
+        assert len(db.execute(ask).fetchall()) == 20
+        after = {row.name: row.read for row in db.execute(query).fetchall()}
+    read = {name: after[name] - before[name] for name in after if after[name] > before[name]}
+    assert set(read) == {"jobs_lanes_idx", "jobs_pkey"}
+    assert read["jobs_lanes_idx"] <= 2_000  # of 7,500; 140 were claimed before, and are dead
+    assert read["jobs_pkey"] <= 60
+
+
 def front_of_a_paused_queue(db: Connection, jobs: int) -> None:
     db.execute("select enqueue_job(p_queue => 'a') from generate_series(1, %s)", [jobs])
     db.execute("select pause_queue('a')")

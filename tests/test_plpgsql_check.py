@@ -6,6 +6,7 @@ from tests.support import Connection, skip_unless_required
 # while its caller waited, or in the same statement, and one cannot lock. And grant_roles puts
 # regprocedures into its statement, which need no quotes.
 INTENDED = {
+    "get_job": ["VOLATILE", "recheck"],
     "status_of": ["VOLATILE", "recheck"],
     "taken_slots": ["VOLATILE", "recheck"],
     "lock_unended_jobs": ["VOLATILE", "recheck"],

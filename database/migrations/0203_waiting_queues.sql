@@ -7,7 +7,7 @@
 create or replace function job_queue.waiting_queues()
 returns text[]
 language plpgsql
-volatile
+stable
 security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
@@ -16,7 +16,7 @@ set enable_bitmapscan = off
 set enable_sort = off
 as $$
 declare
-  v_queues text[] := '{}';
+  v_queues text[] := array[]::text[];
   v_queue text := '';
   v_marked text;
 begin

@@ -23,7 +23,7 @@ declare
   v_wanted integer;
   v_queue_slots integer[];
   v_picks job_queue.pick[] := array[]::job_queue.pick[];
-  v_mine uuid[] := '{}';
+  v_mine uuid[] := array[]::uuid[];
   v_full uuid[];
   v_pick job_queue.pick;
 begin
@@ -38,7 +38,7 @@ begin
   end if;
 
   loop
-    v_full := '{}';
+    v_full := array[]::uuid[];
     foreach v_pick in array job_queue.pick_front(
       p_queue, p_job_types, v_wanted, v_policy.key_concurrency_limit is not null)
     loop

@@ -9,7 +9,7 @@ create function job_queue.waiting_types(
 )
 returns text[]
 language plpgsql
-volatile
+stable
 security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
@@ -18,7 +18,7 @@ set enable_bitmapscan = off
 set enable_sort = off
 as $$
 declare
-  v_types text[] := '{}';
+  v_types text[] := array[]::text[];
   v_type text := '';
   v_marked text;
 begin

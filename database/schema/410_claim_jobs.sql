@@ -1,4 +1,7 @@
 -- queued -> running
+--
+-- Where there is nothing to take it returns before the query: planned while the table is empty,
+-- that would scan it ever after.
 
 create function job_queue.claim_jobs(
   p_limit integer,
@@ -43,6 +46,10 @@ declare
     p_limit, p_worker, p_queues, p_job_types, p_lease);
   v_now timestamptz := clock_timestamp();
 begin
+  if v_picks = '{}' then
+    return;
+  end if;
+
   return query
     with picked as materialized (
       select pick.*, nextval('job_queue.claims_claim_id_seq') as claim_id
@@ -76,24 +83,10 @@ begin
              jsonb_build_object('worker', p_worker)
         from picked
     )
-    select
-      started.id,
-      started.claim_id,
-      started.status,
-      started.sleep_seconds,
-      started.message,
-      started.created_at,
-      started.updated_at,
-      started.job_type,
-      started.payload,
-      started.queue,
-      started.priority,
-      started.run_at,
-      started.attempts,
-      started.max_attempts,
-      started.timeout,
-      started.losses,
-      started.trace_context
+    select started.id, started.claim_id, started.status, started.sleep_seconds, started.message,
+           started.created_at, started.updated_at, started.job_type, started.payload,
+           started.queue, started.priority, started.run_at, started.attempts,
+           started.max_attempts, started.timeout, started.losses, started.trace_context
       from started
      order by started.claim_id;
 end
