@@ -5,7 +5,6 @@ import logging
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import accumulate
 
 from worker import metrics
@@ -81,6 +80,10 @@ class Runner:
         self._metrics = {job_type: JobTypeMetrics(job_type) for job_type in handlers}
         self._unreported: list[Ended] = []
         self._batch = 1
+        # Half of what may be held, so that one batch is claimed while another runs.
+        self._largest_batch = max(
+            settings.concurrency, (settings.concurrency + settings.prefetch) // 2
+        )
         self._claim_due_at = 0.0
         self._listen_due_at = 0.0
         self._is_woken = False
@@ -150,7 +153,7 @@ class Runner:
             return False
         if self._batch >= BUSY:
             self._stop_listening()
-        self._batch = min(self._batch * 2, self._settings.concurrency + self._settings.prefetch)
+        self._batch = min(self._batch * 2, self._largest_batch)
         self._claim_due_at = 0.0
         return True
 
@@ -165,9 +168,11 @@ class Runner:
 
     def _start(self, jobs: list[Job]) -> None:
         runs = [Run(job) for job in jobs]
-        for run in runs:
-            self._metrics[run.job.job_type].claimed(run.job)
-            logger.info("job %s claimed", run.job.id, extra=run.ids)
+        for job in jobs:
+            self._metrics[job.job_type].claimed(job)
+        if logger.isEnabledFor(logging.INFO):
+            for run in runs:
+                logger.info("job %s claimed", run.job.id, extra=run.ids)
         self._executor.add(runs)
 
     # How runs ended. Each method drops from _unreported what the queue knows.
@@ -175,8 +180,9 @@ class Runner:
     def _report_failures(self) -> None:
         """Report all that did not succeed."""
         by_verb: dict[Verb, list[Ended]] = {}
-        for run, outcome in self._unreported:
-            by_verb.setdefault(outcome.verb, []).append((run, outcome))
+        for ended in self._unreported:
+            if ended[1].verb != "complete":
+                by_verb.setdefault(ended[1].verb, []).append(ended)
         if nothing := by_verb.get("nothing"):
             self._reported(nothing, {})
         if failed := by_verb.get("fail"):
@@ -198,14 +204,13 @@ class Runner:
             logger.warning("errors that could not be stored: %s", error)
         unstorable = "failed, with an error that could not be stored"
         return self._queue.fail(
-            (run.job, _failure_members(replace(outcome, text=unstorable)))
+            (run.job, _failure_members(outcome._replace(text=unstorable)))
             for run, outcome in failed
         )
 
     def _report_completions_and_claim(self, limit: int) -> list[Job]:
-        while len(self._completed()) < self._completed_count:
+        while len(completed := self._completed()) < self._completed_count:
             self._report_completions()
-        completed = self._completed()
         if not completed:
             return self._queue.claim(limit)
         try:
@@ -253,8 +258,11 @@ class Runner:
         return sum(outcome.verb == "complete" for _, outcome in self._unreported)
 
     def _reported(self, ended: list[Ended], ends: Ends) -> None:
-        known = {run.job.claim_id for run, _ in ended}
-        self._unreported = [one for one in self._unreported if one[0].job.claim_id not in known]
+        if len(ended) == len(self._unreported):
+            self._unreported = []
+        else:
+            known = {run.job.claim_id for run, _ in ended}
+            self._unreported = [one for one in self._unreported if one[0].job.claim_id not in known]
         for run, outcome in ended:
             self._executor.forget(run)
             refusal = ends.get(run.job.claim_id)
@@ -392,6 +400,8 @@ def _failure_members(outcome: Outcome) -> str:
 
 def _log_end(run: Run, outcome: Outcome, refusal: str | None, seconds: float | None) -> None:
     level = logging.INFO
+    if outcome.verb == "complete" and refusal is None and not logger.isEnabledFor(level):
+        return
     ended = outcome.text
     if refusal is not None:
         level = logging.WARNING
