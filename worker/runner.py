@@ -5,6 +5,7 @@ import logging
 import random
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 
 from worker import metrics
@@ -35,6 +36,9 @@ NOT_SO_SOON = 2.0
 BUSY = 8
 """The size of a full batch from which on a worker is too busy to be notified of more."""
 
+MANY = 50
+"""From so many runs on that succeeded, it pays to report them over a second connection."""
+
 ENOUGH_WAKES_IN_VAIN = 3
 """After so many notifications in a row that led to no job, the worker polls for a while."""
 
@@ -64,6 +68,7 @@ class Runner:
         settings: Settings,
         handlers: Mapping[str, Handler],
         queue: Queue,
+        reports: Queue,
         heart: Heart,
         executor: Executor,
         waker: Waker,
@@ -72,6 +77,8 @@ class Runner:
     ) -> None:
         self._settings = settings
         self._queue = queue
+        self._reports = reports
+        self._reporter = ThreadPoolExecutor(1, thread_name_prefix="reports")
         self._heart = heart
         self._executor = executor
         self._waker = waker
@@ -108,6 +115,8 @@ class Runner:
                     self._shutdown.wait(self._backoff.next_delay())
             self._drain()
         finally:
+            self._reporter.shutdown()
+            self._reports.link.close()
             self._queue.link.close()
 
     def _turn(self) -> None:
@@ -142,10 +151,13 @@ class Runner:
             if self._heart.beaten_at > self._failed_at:
                 self._is_reached()
             return False
-        jobs = self._report_completions_and_claim(limit)
+        jobs, is_fresh = self._report_completions_and_claim(limit)
         self._is_reached()
-        self._start(jobs)
         self._judge_wake(bool(jobs))
+        if len(jobs) < limit and not is_fresh:
+            self._batch = max(len(jobs), 1)
+            self._claim_due_at = 0.0
+            return True
         if len(jobs) < limit:
             self._batch = max(len(jobs), 1)
             jitter = random.uniform(0.75, 1.0)
@@ -208,9 +220,34 @@ class Runner:
             for run, outcome in failed
         )
 
-    def _report_completions_and_claim(self, limit: int) -> list[Job]:
+    def _report_completions_and_claim(self, limit: int) -> tuple[list[Job], bool]:
+        """Return the jobs claimed, and whether the claim knew of the completions."""
         while len(completed := self._completed()) < self._completed_count:
             self._report_completions()
+        if len(completed) >= MANY:
+            return self._report_beside_a_claim(completed, limit), False
+        jobs = self._report_and_claim_at_once(completed, limit)
+        self._start(jobs)
+        return jobs, True
+
+    def _report_beside_a_claim(self, completed: list[Ended], limit: int) -> list[Job]:
+        """Do both at the same time, over two connections: the server has a process for each."""
+        reporting = self._reporter.submit(
+            self._reports.complete, [(run.job, outcome.text) for run, outcome in completed]
+        )
+        try:
+            jobs = self._queue.claim(limit)
+            self._start(jobs)
+        finally:
+            if reporting.exception() is None:
+                self._reported(completed, reporting.result())
+        if isinstance(reporting.exception(), InvalidValue):
+            self._report_completions_singly()
+        else:
+            reporting.result()
+        return jobs
+
+    def _report_and_claim_at_once(self, completed: list[Ended], limit: int) -> list[Job]:
         if not completed:
             return self._queue.claim(limit)
         try:
