@@ -1,7 +1,9 @@
 """Calls of the queue's functions as an application makes them: prepared, in binary."""
 
 import json
+import random
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from tests.bench.place import Connection
@@ -20,8 +22,13 @@ Claims = list[tuple[Any, int]]
 
 
 def payload(i: int, size: int = 100) -> dict[str, Any]:
-    """Return a payload of about so many bytes of JSON."""
-    return {"i": i, "user": "someone@example.test", "pad": "x" * max(size - 40, 0)}
+    """Return a payload of about so many bytes of JSON, which compress as hexadecimal digits do."""
+    return {"i": i, "user": "someone@example.test", "pad": _pad(size)}
+
+
+@cache
+def _pad(size: int) -> str:
+    return random.Random(size).randbytes(max(size - 50, 0) // 2).hex()
 
 
 def jobs(count: int, size: int = 100, first: int = 0) -> str:

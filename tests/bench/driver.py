@@ -95,8 +95,9 @@ def worker() -> None:
     """Work until killed."""
     environment = {
         "DATABASE_URL": DSN,
-        "WORKER_CONCURRENCY": str(CONC or 10),
-        "WORKER_PREFETCH": str(BATCH or 500),
+        # A handler that waits for nothing gains nothing from a second thread.
+        "WORKER_CONCURRENCY": str(CONC or 1),
+        "WORKER_PREFETCH": str(BATCH or 1000),
         "WORKER_LOG_LEVEL": "warning",
     }
     settings = Settings.from_environment({**environment, **os.environ, "DATABASE_URL": DSN})
