@@ -52,6 +52,8 @@ class UnusableResult(Exception):
 
 def encode(result: Any) -> str:
     """Return the result as JSON that Postgres takes. Raises UnusableResult."""
+    if result is None:
+        return "null"
     try:
         text = _encoder.encode(result)
         size = len(text.encode())
