@@ -40,11 +40,10 @@ def main() -> int:
 def _growth(series: list[Series], measured: Any) -> Any:
     """Buffers and time of a claim, by how many jobs are queued."""
     figure, places = pyplot.subplots(1, 2, figsize=(9, 3.4))
-    pinned = {
-        one["what"]: one["median"]
-        for one in measured["figures"]
-        if one["part"] == "growth" and "old snapshot" in one["what"]
-    }
+    medians = {one["what"]: one["median"] for one in measured["figures"] if one["part"] == "growth"}
+    sizes = measured["about"]["sizes"]
+    finished = f"{sizes['finished']:,} finished"
+    passed = f"old snapshot, {sizes['passed']:,} passed"
     for place, unit, title in (
         (places[0], "buffers/job", "Buffers that a claim touches, per job"),
         (places[1], "ms p50", "Time of a claim in the server, ms (p50)"),
@@ -55,20 +54,14 @@ def _growth(series: list[Series], measured: Any) -> Any:
                 continue
             points = one["points"]
             (line,) = place.plot(*zip(*points, strict=True), marker="o", label=call)
-            after = [
-                (x, y)
-                for x, _ in points
-                for what, y in pinned.items()
-                if what.startswith(f"{one['what']}: {x:,} queued, old snapshot")
-            ]
-            if after:
-                place.plot(
-                    *zip(*after, strict=True),
-                    marker="x",
-                    linestyle="--",
-                    color=line.get_color(),
-                    label=f"{call}, old snapshot",
-                )
+            style = {"color": line.get_color()}
+            after = [(x, medians[f"{one['what']}: {x:,} queued, {passed}"]) for x, _ in points]
+            place.plot(*zip(*after, strict=True), "x--", label=f"{call}, old snapshot", **style)
+            least = points[0][0]
+            beside = medians[f"{one['what']}: {least:,} queued, {finished}"]
+            place.plot(
+                [least], [beside], "D", fillstyle="none", label=f"{call}, {finished}", **style
+            )
         place.set_xscale("log")
         _dress(place, title, "jobs queued")
     return figure

@@ -38,7 +38,7 @@ class Sizes:
     """Claims by which the cost of one is judged."""
     life: int = 20_000
     """Jobs by which the bytes of one are judged."""
-    payloads: tuple[int, ...] = (100, 10_000)
+    payloads: tuple[int, ...] = (100, 10_000, 1_000_000)
     """The sizes of their payloads, in bytes."""
     million: int = 1_000_000
     """Jobs that go through API and worker while their memory is watched."""
