@@ -21,6 +21,14 @@ select {_CLAIM_COLUMNS}
          p_job_types => %(job_types)s, p_lease => %(lease)s)
 """
 
+_CLAIM_NEXT_JOB = f"""
+select {_CLAIM_COLUMNS}
+  from job_queue.claim_next_job(
+         p_worker => %(worker)s, p_queues => %(queues)s, p_job_types => %(job_types)s,
+         p_lease => %(lease)s)
+"""
+"""The same for one job, in less time: what a worker that was idle wants."""
+
 _COMPLETE_AND_CLAIM = f"""
 select {_CLAIM_COLUMNS}, refusal
   from job_queue.complete_and_claim(
@@ -118,7 +126,7 @@ class Queue:
         """Claim the next jobs that this worker can run, at most so many."""
         arguments = {**self._claim_arguments, "queues": self._queues(), "limit": limit}
         try:
-            rows = self.link.call(_CLAIM_JOBS, arguments)
+            rows = self.link.call(_CLAIM_NEXT_JOB if limit == 1 else _CLAIM_JOBS, arguments)
         except InvalidValue as error:
             raise QueueUnavailable(str(error)) from None
         return [Job._make(row) for row in rows]
