@@ -48,7 +48,7 @@ class Children:
         """Run the job in a process, and return how the run ended once it has."""
         child = self._take_idle() or _Child(self._settings)
         outcome = child.run(run)
-        if child.is_usable and not run.stopping.is_set():  # else it may have been killed just now
+        if child.is_usable and not run.is_stopping:  # else it may have been killed just now
             self._idle.append(child)
         else:
             child.kill()

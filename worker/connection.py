@@ -11,7 +11,7 @@ from psycopg.abc import Buffer, PQGen
 from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Format
-from psycopg.rows import DictRow, Row, TupleRow, dict_row
+from psycopg.rows import Row, TupleRow
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 CLAIM_DOES_NOT_HOLD = {"JQ002", "JQ003", "JQ004"}
@@ -137,12 +137,12 @@ class Link:
         self._arguments = connection_arguments(conninfo)
         self._before_call = before_call
         self._call_seconds = call_seconds
-        self._connection: TimedConnection[DictRow] | None = None
+        self._connection: TimedConnection[TupleRow] | None = None
         self.has_session = False
         self.is_listening = False
         """For the caller to set, of this session; false again once it has ended."""
 
-    def call(self, query: str, parameters: Mapping[str, Any]) -> list[DictRow]:
+    def call(self, query: str, parameters: Mapping[str, Any]) -> list[TupleRow]:
         """Execute the query and return its rows.
 
         Raises QueueUnavailable when it could not be known to succeed; ClaimRefused when the claim
@@ -201,13 +201,12 @@ class Link:
             self._connection.close()
             self._connection = None
 
-    def _open(self) -> TimedConnection[DictRow]:
+    def _open(self) -> TimedConnection[TupleRow]:
         if self._connection is not None:
             return self._connection
         longest = max(min(int(self._arguments["connect_timeout"]), int(self._call_seconds)), 2)
         connection = TimedConnection.connect(
             autocommit=True,
-            row_factory=dict_row,
             **{**self._arguments, "connect_timeout": str(longest)},
         )
         try:

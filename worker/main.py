@@ -54,6 +54,7 @@ class Worker:
             settings,
             handlers,
             self._queue(settings.call_seconds, before_call=lambda: self._pulse.beat("loop")),
+            self._queue(settings.call_seconds),
             self._heart,
             self._executor,
             self._waker,

@@ -1,9 +1,8 @@
 """The worker's calls of the queue's functions."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from operator import itemgetter
+from typing import NamedTuple
 from uuid import UUID
 
 from worker.connection import InvalidValue, Link, QueueUnavailable
@@ -16,29 +15,37 @@ _CLAIM_COLUMNS = """
 """Python's calendar begins with the year 1; that of Postgres does not."""
 
 _CLAIM_JOBS = f"""
-select null::text as refusal, {_CLAIM_COLUMNS}
+select {_CLAIM_COLUMNS}
   from job_queue.claim_jobs(
          p_limit => %(limit)s, p_worker => %(worker)s, p_queues => %(queues)s,
          p_job_types => %(job_types)s, p_lease => %(lease)s)
 """
 
+_CLAIM_NEXT_JOB = f"""
+select {_CLAIM_COLUMNS}
+  from job_queue.claim_next_job(
+         p_worker => %(worker)s, p_queues => %(queues)s, p_job_types => %(job_types)s,
+         p_lease => %(lease)s)
+"""
+"""The same for one job, in less time: what a worker that was idle wants."""
+
 _COMPLETE_AND_CLAIM = f"""
-select refusal, {_CLAIM_COLUMNS}
+select {_CLAIM_COLUMNS}, refusal
   from job_queue.complete_and_claim(
          p_runs => %(runs)s::jsonb, p_limit => %(limit)s, p_worker => %(worker)s,
          p_queues => %(queues)s, p_job_types => %(job_types)s, p_lease => %(lease)s)
 """
 
 _COMPLETE_JOBS = """
-select claim_id, status, refusal from job_queue.complete_jobs(p_runs => %(runs)s::jsonb)
+select claim_id, refusal from job_queue.complete_jobs(p_runs => %(runs)s::jsonb)
 """
 
 _FAIL_JOBS = """
-select claim_id, status, refusal from job_queue.fail_jobs(p_runs => %(runs)s::jsonb)
+select claim_id, refusal from job_queue.fail_jobs(p_runs => %(runs)s::jsonb)
 """
 
 _RELEASE_JOBS = """
-select claim_id, status, refusal from job_queue.release_jobs(p_runs => %(runs)s::jsonb)
+select claim_id, refusal from job_queue.release_jobs(p_runs => %(runs)s::jsonb)
 """
 
 _SNOOZE_JOB = """
@@ -63,9 +70,8 @@ select job_queue.stop_listening(p_queues => %(queues)s)
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A claimed job."""
+class Job(NamedTuple):
+    """A claimed job: a row of _CLAIM_COLUMNS."""
 
     id: UUID
     claim_id: int
@@ -89,8 +95,6 @@ class Job:
     trace_context: str | None = None
     """JSON: the enqueuer's W3C trace context."""
 
-
-_job_of = itemgetter(*Job.__slots__)
 
 Ends = dict[int, str | None]
 """For each claim id the SQLSTATE with which the end of the run was refused, or None."""
@@ -122,16 +126,17 @@ class Queue:
         """Claim the next jobs that this worker can run, at most so many."""
         arguments = {**self._claim_arguments, "queues": self._queues(), "limit": limit}
         try:
-            rows = self.link.call(_CLAIM_JOBS, arguments)
+            rows = self.link.call(_CLAIM_NEXT_JOB if limit == 1 else _CLAIM_JOBS, arguments)
         except InvalidValue as error:
             raise QueueUnavailable(str(error)) from None
-        return [Job(*_job_of(row)) for row in rows]
+        return [Job._make(row) for row in rows]
 
     def complete_and_claim(
         self, completions: Iterable[tuple[Job, str]], limit: int
     ) -> tuple[Ends, list[Job]]:
         """Report success, with the results as JSON, and claim the next jobs."""
         completed = list(completions)
+        ends: Ends = dict.fromkeys((job.claim_id for job, _ in completed))
         rows = self.link.call(
             _COMPLETE_AND_CLAIM,
             {
@@ -141,9 +146,14 @@ class Queue:
                 "runs": _runs(completed),
             },
         )
-        ends: Ends = {job.claim_id: None for job, _ in completed}
-        ends |= {row["claim_id"]: row["refusal"] for row in rows if row["refusal"]}
-        return ends, [Job(*_job_of(row)) for row in rows if not row["refusal"]]
+        jobs = []
+        for *columns, refusal in rows:
+            job = Job._make(columns)
+            if refusal is None:
+                jobs.append(job)
+            else:  # of such a row nothing else is there
+                ends[job.claim_id] = refusal
+        return ends, jobs
 
     def complete(self, completions: Iterable[tuple[Job, str]]) -> Ends:
         """Report success, with the results as JSON. Raises InvalidValue for one of them."""
@@ -164,7 +174,7 @@ class Queue:
     def heartbeat(self, claim_ids: Sequence[int]) -> dict[int, tuple[bool, bool]]:
         """Renew the leases; return for each claim whether it holds and whether to stop."""
         rows = self.link.call(_HEARTBEAT, {"claim_ids": list(claim_ids)})
-        return {row["claim_id"]: (row["held"], row["cancel_requested"]) for row in rows}
+        return {claim_id: (held, cancel_requested) for claim_id, held, cancel_requested in rows}
 
     def run_maintenance(self, unless_within: float) -> None:
         """Fire schedules, prune old jobs and so on, unless somebody has within so many seconds."""
@@ -172,15 +182,15 @@ class Queue:
 
     def start_listening(self, queues: list[str] | None) -> bool:
         """Ask to be notified of new jobs; return whether notifications will come."""
-        [row] = self.link.call(_START_LISTENING, {"queues": queues})
-        return bool(row["start_listening"])
+        [(is_listening,)] = self.link.call(_START_LISTENING, {"queues": queues})
+        return bool(is_listening)
 
     def stop_listening(self, queues: list[str] | None) -> None:
         """Ask not to be."""
         self.link.call(_STOP_LISTENING, {"queues": queues})
 
     def _end(self, query: str, runs: str) -> Ends:
-        return {row["claim_id"]: row["refusal"] for row in self.link.call(query, {"runs": runs})}
+        return dict(self.link.call(query, {"runs": runs}))
 
 
 def _runs(members: Iterable[tuple[Job, str]], member: str = ', "result": ') -> str:

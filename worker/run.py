@@ -6,9 +6,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from worker.outcomes import (
     Cancelled,
@@ -30,11 +29,12 @@ LONGEST_RESULT = 4_194_304
 LONGEST_TRACEBACK = 20_000
 """What is logged of a traceback, in characters."""
 
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
 Verb = Literal["complete", "fail", "snooze", "release", "nothing"]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How a run ended: what the queue is to be told."""
 
     verb: Verb
@@ -52,13 +52,15 @@ class UnusableResult(Exception):
 
 def encode(result: Any) -> str:
     """Return the result as JSON that Postgres takes. Raises UnusableResult."""
+    if result is None:
+        return "null"
     try:
-        text = json.dumps(result, ensure_ascii=False, allow_nan=False)
-        encoded = text.encode()
+        text = _encoder.encode(result)
+        size = len(text.encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise UnusableResult(f"the result is no JSON: {error}") from None
-    if len(encoded) > LONGEST_RESULT:
-        raise UnusableResult(f"the result is too long: {len(encoded)} bytes of JSON")
+    if size > LONGEST_RESULT:
+        raise UnusableResult(f"the result is too long: {size} bytes of JSON")
     if ESCAPED_NUL.search(text):
         raise UnusableResult("the result holds the character NUL, which Postgres cannot store")
     return text
@@ -108,13 +110,25 @@ class Run:
         )
         self.started_at: float | None = None
         self.ended_at: float | None = None
-        self.stopping = threading.Event()
+        self.is_stopping = False
+        """Whether the handler has been told to stop."""
         self.reason: JobStopped | None = None
         self.completed = False
         """Whether the handler has completed the job in a transaction of its own."""
         self.when_completed: Callable[[], None] | None = None
         self._lock = threading.Lock()
+        self._stopping: threading.Event | None = None
         self._interrupt: Callable[[], None] | None = None
+
+    @property
+    def stopping(self) -> threading.Event:
+        """Set once is_stopping is. Made when it is asked for: few handlers do, and it is dear."""
+        with self._lock:
+            if self._stopping is None:
+                self._stopping = threading.Event()
+                if self.is_stopping:
+                    self._stopping.set()
+            return self._stopping
 
     @property
     def seconds(self) -> float | None:
@@ -145,9 +159,11 @@ class Run:
         with self._lock:
             if self.reason is None or isinstance(reason, ClaimLost):
                 self.reason = reason
-            if self._interrupt is not None and not self.stopping.is_set():
+            if self._interrupt is not None and not self.is_stopping:
                 self._interrupt()
-            self.stopping.set()
+            self.is_stopping = True
+            if self._stopping is not None:
+                self._stopping.set()
 
     def when_stopped(self, interrupt: Callable[[], None] | None) -> None:
         """Have this called, once, when the handler is to stop; at once if that has been said.
@@ -156,5 +172,5 @@ class Run:
         """
         with self._lock:
             self._interrupt = interrupt
-            if interrupt is not None and self.stopping.is_set():
+            if interrupt is not None and self.is_stopping:
                 interrupt()

@@ -5,7 +5,7 @@ import logging
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 
 from worker import metrics
@@ -36,6 +36,9 @@ NOT_SO_SOON = 2.0
 BUSY = 8
 """The size of a full batch from which on a worker is too busy to be notified of more."""
 
+MANY = 50
+"""From so many runs on that succeeded, it pays to report them over a second connection."""
+
 ENOUGH_WAKES_IN_VAIN = 3
 """After so many notifications in a row that led to no job, the worker polls for a while."""
 
@@ -65,6 +68,7 @@ class Runner:
         settings: Settings,
         handlers: Mapping[str, Handler],
         queue: Queue,
+        reports: Queue,
         heart: Heart,
         executor: Executor,
         waker: Waker,
@@ -73,6 +77,8 @@ class Runner:
     ) -> None:
         self._settings = settings
         self._queue = queue
+        self._reports = reports
+        self._reporter = ThreadPoolExecutor(1, thread_name_prefix="reports")
         self._heart = heart
         self._executor = executor
         self._waker = waker
@@ -81,6 +87,10 @@ class Runner:
         self._metrics = {job_type: JobTypeMetrics(job_type) for job_type in handlers}
         self._unreported: list[Ended] = []
         self._batch = 1
+        # Half of what may be held, so that one batch is claimed while another runs.
+        self._largest_batch = max(
+            settings.concurrency, (settings.concurrency + settings.prefetch) // 2
+        )
         self._claim_due_at = 0.0
         self._listen_due_at = 0.0
         self._is_woken = False
@@ -105,6 +115,8 @@ class Runner:
                     self._shutdown.wait(self._backoff.next_delay())
             self._drain()
         finally:
+            self._reporter.shutdown()
+            self._reports.link.close()
             self._queue.link.close()
 
     def _turn(self) -> None:
@@ -139,10 +151,13 @@ class Runner:
             if self._heart.beaten_at > self._failed_at:
                 self._is_reached()
             return False
-        jobs = self._report_completions_and_claim(limit)
+        jobs, is_fresh = self._report_completions_and_claim(limit)
         self._is_reached()
-        self._start(jobs)
         self._judge_wake(bool(jobs))
+        if len(jobs) < limit and not is_fresh:
+            self._batch = max(len(jobs), 1)
+            self._claim_due_at = 0.0
+            return True
         if len(jobs) < limit:
             self._batch = max(len(jobs), 1)
             jitter = random.uniform(0.75, 1.0)
@@ -150,7 +165,7 @@ class Runner:
             return False
         if self._batch >= BUSY:
             self._stop_listening()
-        self._batch = min(self._batch * 2, self._settings.concurrency + self._settings.prefetch)
+        self._batch = min(self._batch * 2, self._largest_batch)
         self._claim_due_at = 0.0
         return True
 
@@ -165,9 +180,11 @@ class Runner:
 
     def _start(self, jobs: list[Job]) -> None:
         runs = [Run(job) for job in jobs]
-        for run in runs:
-            self._metrics[run.job.job_type].claimed(run.job)
-            logger.info("job %s claimed", run.job.id, extra=run.ids)
+        for job in jobs:
+            self._metrics[job.job_type].claimed(job)
+        if logger.isEnabledFor(logging.INFO):
+            for run in runs:
+                logger.info("job %s claimed", run.job.id, extra=run.ids)
         self._executor.add(runs)
 
     # How runs ended. Each method drops from _unreported what the queue knows.
@@ -175,8 +192,9 @@ class Runner:
     def _report_failures(self) -> None:
         """Report all that did not succeed."""
         by_verb: dict[Verb, list[Ended]] = {}
-        for run, outcome in self._unreported:
-            by_verb.setdefault(outcome.verb, []).append((run, outcome))
+        for ended in self._unreported:
+            if ended[1].verb != "complete":
+                by_verb.setdefault(ended[1].verb, []).append(ended)
         if nothing := by_verb.get("nothing"):
             self._reported(nothing, {})
         if failed := by_verb.get("fail"):
@@ -198,14 +216,38 @@ class Runner:
             logger.warning("errors that could not be stored: %s", error)
         unstorable = "failed, with an error that could not be stored"
         return self._queue.fail(
-            (run.job, _failure_members(replace(outcome, text=unstorable)))
+            (run.job, _failure_members(outcome._replace(text=unstorable)))
             for run, outcome in failed
         )
 
-    def _report_completions_and_claim(self, limit: int) -> list[Job]:
-        while len(self._completed()) < self._completed_count:
+    def _report_completions_and_claim(self, limit: int) -> tuple[list[Job], bool]:
+        """Return the jobs claimed, and whether the claim knew of the completions."""
+        while len(completed := self._completed()) < self._completed_count:
             self._report_completions()
-        completed = self._completed()
+        if len(completed) >= MANY:
+            return self._report_beside_a_claim(completed, limit), False
+        jobs = self._report_and_claim_at_once(completed, limit)
+        self._start(jobs)
+        return jobs, True
+
+    def _report_beside_a_claim(self, completed: list[Ended], limit: int) -> list[Job]:
+        """Do both at the same time, over two connections: the server has a process for each."""
+        reporting = self._reporter.submit(
+            self._reports.complete, [(run.job, outcome.text) for run, outcome in completed]
+        )
+        try:
+            jobs = self._queue.claim(limit)
+            self._start(jobs)
+        finally:
+            if reporting.exception() is None:
+                self._reported(completed, reporting.result())
+        if isinstance(reporting.exception(), InvalidValue):
+            self._report_completions_singly()
+        else:
+            reporting.result()
+        return jobs
+
+    def _report_and_claim_at_once(self, completed: list[Ended], limit: int) -> list[Job]:
         if not completed:
             return self._queue.claim(limit)
         try:
@@ -253,8 +295,11 @@ class Runner:
         return sum(outcome.verb == "complete" for _, outcome in self._unreported)
 
     def _reported(self, ended: list[Ended], ends: Ends) -> None:
-        known = {run.job.claim_id for run, _ in ended}
-        self._unreported = [one for one in self._unreported if one[0].job.claim_id not in known]
+        if len(ended) == len(self._unreported):
+            self._unreported = []
+        else:
+            known = {run.job.claim_id for run, _ in ended}
+            self._unreported = [one for one in self._unreported if one[0].job.claim_id not in known]
         for run, outcome in ended:
             self._executor.forget(run)
             refusal = ends.get(run.job.claim_id)
@@ -392,6 +437,8 @@ def _failure_members(outcome: Outcome) -> str:
 
 def _log_end(run: Run, outcome: Outcome, refusal: str | None, seconds: float | None) -> None:
     level = logging.INFO
+    if outcome.verb == "complete" and refusal is None and not logger.isEnabledFor(level):
+        return
     ended = outcome.text
     if refusal is not None:
         level = logging.WARNING

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 from worker.queue import Job
 
+_NOTHING = contextlib.nullcontext()
+
 try:
     from opentelemetry import propagate, trace
 except ImportError:
@@ -19,10 +21,9 @@ except ImportError:
         """Return the W3C trace context to put on a job: there is none."""
         return None
 
-    @contextlib.contextmanager
-    def span(job: Job) -> Iterator[None]:
+    def span(job: Job) -> contextlib.AbstractContextManager[None]:
         """Trace nothing."""
-        yield
+        return _NOTHING
 
     def mark_failed(error: str) -> None:
         """Say that the current span failed: there is none."""
@@ -36,9 +37,16 @@ else:
         propagate.inject(carrier)
         return carrier or None
 
+    def span(job: Job) -> contextlib.AbstractContextManager[None]:
+        """Trace the run of the job, if anybody traces."""
+        if isinstance(_tracer, trace.ProxyTracer) and isinstance(
+            trace.get_tracer_provider(), trace.ProxyTracerProvider
+        ):  # nobody has set one that does anything
+            return _NOTHING
+        return _span(job)
+
     @contextlib.contextmanager
-    def span(job: Job) -> Iterator[None]:
-        """Trace the run of the job."""
+    def _span(job: Job) -> Iterator[None]:
         members = json.loads(job.trace_context) if job.trace_context else {}
         # Whoever enqueues may have put anything there, and propagators raise for what is no text.
         carrier = {name: value for name, value in members.items() if isinstance(value, str)}
