@@ -75,6 +75,7 @@ INLINED = [
     "may_become",
     "new_job_id",
     "sleepers_lock",
+    "status_after",
 ]
 AS_THE_CALLER = ["grant_roles"]
 

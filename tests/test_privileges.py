@@ -82,6 +82,7 @@ INLINED = {
     "may_become",
     "new_job_id",
     "sleepers_lock",
+    "status_after",
 }
 INVOKERS = INLINED | {"grant_roles"}
 

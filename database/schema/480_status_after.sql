@@ -1,4 +1,6 @@
 -- Changes nothing: decides what becomes of a job when a run of it ends.
+--
+-- Inlined like is_in_order, into the query that ends many runs: a call for each would take 7 µs.
 
 create function job_queue.status_after(
   p_verb text,
@@ -12,8 +14,6 @@ create function job_queue.status_after(
 returns text
 language sql
 immutable
-security definer
-set search_path = pg_catalog, pg_temp
 as $$
   select case
     when p_verb = 'complete' then 'succeeded'

@@ -75,12 +75,15 @@ begin
               case when job.claimable and job.run_at <= clock_timestamp() then job.queue end as due
   loop
     v_statuses[v_run.position] := v_run.status;
-    v_due := v_due || v_run.due;
-    perform job_queue.put_jobs_back(v_run.queue, v_run.concurrency_key, 1)
-      where v_run.concurrency_key is not null;
+    if v_run.due is not null then
+      v_due := v_due || v_run.due;
+    end if;
+    if v_run.concurrency_key is not null then
+      perform job_queue.put_jobs_back(v_run.queue, v_run.concurrency_key, 1);
+    end if;
   end loop;
   perform job_queue.settle_dependencies(array(select run.job_id from unnest(p_runs) as run));
-  perform job_queue.wake_workers(v_due) where array_remove(v_due, null) <> '{}';
+  perform job_queue.wake_workers(v_due) where v_due <> '{}';
   return v_statuses;
 end
 $$;
