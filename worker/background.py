@@ -18,6 +18,10 @@ logger = logging.getLogger(__name__)
 MAINTENANCE_INTERVAL = 2.0
 """Seconds between calls of run_maintenance, give or take a quarter."""
 
+REST = 4.0
+"""How many times as long as a call took is waited for the next, while there is more to do: whatever
+there is to prune, it takes a fifth of one of the database's cores at most."""
+
 FIRST_DELAY = 0.2
 """Seconds until the first call."""
 
@@ -126,13 +130,17 @@ class Caretaker(_Beside):
     def _run(self) -> None:
         backoff = Backoff()
         failed_because = None
+        pause = MAINTENANCE_INTERVAL
         delay = FIRST_DELAY
         while not self._ending.wait(delay):
-            delay = MAINTENANCE_INTERVAL * random.uniform(0.75, 1.25)
+            unless_within = pause / 2
+            pause = MAINTENANCE_INTERVAL
+            delay = pause * random.uniform(0.75, 1.25)
             if self._heart.unwell_because is not None:
                 continue  # after an outage maintenance would take our own jobs away
+            started_at = time.monotonic()
             try:
-                self._queue.run_maintenance(unless_within=MAINTENANCE_INTERVAL / 2)
+                has_more = self._queue.run_maintenance(unless_within)
             except Exception as error:
                 metrics.UNAVAILABLE.labels("run_maintenance").inc()
                 if str(error) != failed_because:
@@ -142,3 +150,6 @@ class Caretaker(_Beside):
             else:
                 failed_because = None
                 backoff.reset()
+                if has_more:
+                    pause = min(REST * (time.monotonic() - started_at), MAINTENANCE_INTERVAL)
+                    delay = pause

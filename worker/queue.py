@@ -176,9 +176,13 @@ class Queue:
         rows = self.link.call(_HEARTBEAT, {"claim_ids": list(claim_ids)})
         return {claim_id: (held, cancel_requested) for claim_id, held, cancel_requested in rows}
 
-    def run_maintenance(self, unless_within: float) -> None:
-        """Fire schedules, prune old jobs and so on, unless somebody has within so many seconds."""
-        self.link.call(_RUN_MAINTENANCE, {"unless_within": timedelta(seconds=unless_within)})
+    def run_maintenance(self, unless_within: float) -> bool:
+        """Fire schedules, prune old jobs and so on, unless somebody has within so many seconds.
+
+        Return whether there is more to do than one call takes on.
+        """
+        [row] = self.link.call(_RUN_MAINTENANCE, {"unless_within": timedelta(seconds=unless_within)})
+        return bool((row["run_maintenance"] or {}).get("more"))
 
     def start_listening(self, queues: list[str] | None) -> bool:
         """Ask to be notified of new jobs; return whether notifications will come."""

@@ -1,4 +1,8 @@
 -- Changes nothing but what the functions that it calls change.
+--
+-- It prunes for a tenth of a second at most, because until it commits nobody sees what it has
+-- enqueued or queued again. Where that does not suffice it says so, and whoever wants to keep up
+-- calls it again, after as long a rest as the rest of the system is to have.
 
 create function job_queue.run_maintenance(
   p_unless_within interval default null
@@ -14,6 +18,9 @@ declare
   v_done jsonb;
   v_fired integer := 0;
   v_fired_now integer;
+  v_step record;
+  v_pruned integer := 0;
+  v_is_done boolean;
   v_now timestamptz := clock_timestamp();
 begin
   perform job_queue.check_delay('unless_within', p_unless_within);
@@ -42,8 +49,17 @@ begin
         and pg_try_advisory_xact_lock(hashtextextended('job_queue worker ' || old.worker, 0))
       limit 1000
         for update skip locked);
-  perform job_queue.prune_idempotency_keys();
-  v_done := v_done || jsonb_build_object('fired', v_fired, 'pruned', job_queue.prune_jobs());
+  v_is_done := job_queue.prune_idempotency_keys(10000) < 10000;
+  loop
+    v_step := job_queue.prune_step(1000);
+    v_pruned := v_pruned + v_step.pruned;
+    exit when v_step.is_done or clock_timestamp() > v_now + interval '100 ms';
+  end loop;
+
+  v_done := v_done || jsonb_build_object('fired', v_fired, 'pruned', v_pruned);
+  if not (v_is_done and v_step.is_done) then
+    v_done := v_done || '{"more": true}';
+  end if;
   perform setval('job_queue.maintained_at', (extract(epoch from v_now) * 1000000)::bigint);
   return v_done;
 end
@@ -52,8 +68,10 @@ $$;
 comment on function job_queue.run_maintenance(interval) is
   'What has to be done from time to time: ends runs that are out of time or whose lease has run '
   'out, settles dependencies, puts jobs back that a limit had set aside, enqueues the jobs of '
-  'schedules, and prunes old jobs and idempotency keys. Returns how many of most, as JSON. '
-  'Bounded, and safe to call from any number of workers at once: none waits for another. '
+  'schedules, and prunes old jobs and idempotency keys. Returns how many of most, as JSON, with '
+  '"more": true if there is more to prune than it had time for: call it again soon, and again, '
+  'while it says so. Bounded, and safe to call from any number of workers at once: none waits for '
+  'another. '
   'p_unless_within: if somebody has called it within that time, and it came to its end, nothing is '
   'done, and null is returned; so that many workers may ask often. Errors: JQ001 for an argument '
   'out of range.';

@@ -20,6 +20,7 @@ from tests.support import (
 
 MAINTAIN = "select run_maintenance()"
 PRUNE = "select prune_jobs()"
+BEGIN_ANEW = "select setval('prune_cursor', 0)"
 QUIET = {"timed_out": 0, "reclaimed": 0, "settled": 0, "put_back": 0, "fired": 0, "pruned": 0}
 MILLISECONDS_A_DAY = 24 * 60 * 60 * 1000
 EXPIRE = "update claims set lease = '1 ms', expires_at = clock_timestamp() - interval '1 s'"
@@ -207,9 +208,11 @@ def test_each_queue_keeps_its_ended_jobs_as_long_as_it_says(db: Connection, stat
     assert set(left(db)) == {jobs["long"], jobs["default"]}
     for queue in ("long", "default"):
         jobs[queue] = age(db, jobs[queue], 40)
+    db.execute(BEGIN_ANEW)
     assert value(db, PRUNE) == 1
     assert left(db) == [jobs["long"]]
     age(db, jobs["long"], 400)
+    db.execute(BEGIN_ANEW)
     assert value(db, PRUNE) == 1
     assert left(db) == []
 
@@ -258,13 +261,16 @@ def test_a_parent_that_a_blocked_job_still_waits_for_stays(db: Connection) -> No
     db.execute("update jobs set status = 'cancelled', claimable = false where id = %s", [parent])
     assert value(db, PRUNE) == 0
     assert left(db) == [parent, child]
+    db.execute(BEGIN_ANEW)
     done = value(db, MAINTAIN)
     assert (done["settled"], done["pruned"]) == (1, 1)
     assert left(db) == [child]
     assert one(db, "select * from get_job(%s)", child).status == "cancelled"
 
 
-def test_pruning_is_bounded_and_goes_on_at_the_next_call_and_begins_anew(db: Connection) -> None:
+def test_pruning_is_bounded_and_goes_on_at_the_next_call_until_none_is_old_enough(
+    db: Connection,
+) -> None:
     # One in three is failed, and so kept.
     jobs = [
         age(db, end(db, status), days=20 - number)
@@ -276,11 +282,82 @@ def test_pruning_is_bounded_and_goes_on_at_the_next_call_and_begins_anew(db: Con
     assert sum(value(db, "select prune_jobs(4)") for _ in range(4)) == 3
     assert left(db) == kept
 
-    # One that turns up behind the walk is found when that has come round.
-    older = ended_long_ago(db)
-    assert left(db) == [*older, *kept]
-    assert sum(value(db, "select prune_jobs(4)") for _ in range(4)) == 1
-    assert left(db) == kept
+
+def test_pruning_waits_where_it_has_come_to_and_begins_anew_when_that_is_due(
+    db: Connection,
+) -> None:
+    kept = end(db, "failed")
+    kept = age(db, kept, 20)
+    passed = age(db, end(db, "failed"), 20)
+    for _ in range(3):
+        assert value(db, PRUNE) == 0
+    waits_at = value(db, "select last_value from prune_cursor")
+    assert waits_at > (kept.int >> 80) * 4096
+
+    # What has just become old enough lies ahead, what is older behind.
+    ahead = age(db, end(db, "cancelled"), 7.0001)
+    assert (ahead.int >> 80) * 4096 < waits_at
+    db.execute("select setval('prune_cursor', %s)", [waits_at - 4096 * 60_000])
+    assert value(db, PRUNE) == 1
+    db.execute("update jobs set updated_at = now() - interval '1 year' where id = %s", [passed])
+    for _ in range(3):
+        assert value(db, PRUNE) == 0
+    due = value(db, "select last_value from prune_due")
+    assert 0 < due - value(db, "select extract(epoch from now()) * 1000000") <= 600_000_000
+    db.execute("select setval('prune_due', 1)")
+    assert [value(db, PRUNE) for _ in range(3)] == [0, 1, 0]
+    assert left(db) == [kept]
+
+
+def test_maintenance_prunes_for_a_moment_and_says_whether_there_is_more(db: Connection) -> None:
+    db.execute(
+        """
+        insert into jobs (id, status, claimable, updated_at)
+        select overlay(first_id_of(now() - interval '9 days' + n * interval '1 ms')::text
+                       placing '8' from 20 for 1)::uuid, 'succeeded', false,
+               now() - interval '8 days'
+          from generate_series(1, 200000) as n
+        """
+    )
+    done = []
+    while not done or "more" in done[-1]:
+        done.append(value(db, MAINTAIN))
+    assert len(done) > 1
+    assert all(call["more"] is True and 0 < call["pruned"] < 200_000 for call in done[:-1])
+    assert sum(call["pruned"] for call in done) == 200_000
+    assert value(db, MAINTAIN) == QUIET
+
+
+def test_maintenance_says_that_there_are_more_idempotency_keys_to_prune(db: Connection) -> None:
+    db.execute(
+        """
+        insert into idempotency_keys (client, idempotency_key, created_at, fingerprint, outcome)
+        select 'c', n::text, now() - interval '25 hours', '', '[]'
+          from generate_series(1, 10001) as n
+        """
+    )
+    assert value(db, MAINTAIN) == {**QUIET, "more": True}
+    assert value(db, MAINTAIN) == QUIET
+    assert value(db, "select count(*) from idempotency_keys") == 0
+
+
+def test_a_step_of_pruning_reads_no_more_than_it_was_told_to_look_at(db: Connection) -> None:
+    ended_long_ago(db, 30)
+    parent = age(db, end(db, "failed"), 300)
+    db.execute(
+        "insert into job_dependencies (job_id, parent_id, on_parent_failure)"
+        " select new_job_id(), %s, 'cancel' from generate_series(1, 5000)",
+        [parent],
+    )
+    db.execute("analyze")
+    read = (
+        "select sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::int"
+        " from pg_stat_xact_user_tables where relname = any ('{jobs,job_events,job_dependencies}')"
+    )
+    with db.transaction():
+        before = value(db, read)
+        assert value(db, "select prune_jobs(10)") == 10
+        assert value(db, read) - before < 100
 
 
 def test_jobs_that_are_kept_do_not_hide_those_behind_them(db: Connection) -> None:

@@ -1,0 +1,1 @@
+drop sequence job_queue.prune_due;
