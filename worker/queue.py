@@ -58,7 +58,8 @@ select claim_id, held, cancel_requested from job_queue.heartbeat(p_claim_ids => 
 """
 
 _RUN_MAINTENANCE = """
-select job_queue.run_maintenance(p_unless_within => %(unless_within)s)
+select coalesce((done ->> 'more')::boolean, false)
+  from job_queue.run_maintenance(p_unless_within => %(unless_within)s) as done
 """
 
 _START_LISTENING = """
@@ -181,8 +182,9 @@ class Queue:
 
         Return whether there is more to do than one call takes on.
         """
-        [row] = self.link.call(_RUN_MAINTENANCE, {"unless_within": timedelta(seconds=unless_within)})
-        return bool((row["run_maintenance"] or {}).get("more"))
+        within = timedelta(seconds=unless_within)
+        [(has_more,)] = self.link.call(_RUN_MAINTENANCE, {"unless_within": within})
+        return bool(has_more)
 
     def start_listening(self, queues: list[str] | None) -> bool:
         """Ask to be notified of new jobs; return whether notifications will come."""

@@ -36,8 +36,7 @@ begin
                 from unnest(p_runs) with ordinality as run (
                        job_id, claim_id, result, error, retryable, delay, position)
                order by run.job_id, run.claim_id, run.position) as given
-        join job_queue.claims as claim
-          on claim.claim_id = given.claim_id and claim.job_id = given.job_id
+        join job_queue.claims as claim using (claim_id, job_id)
        order by claim.claim_id for update of claim
     ),
     decided as materialized (
@@ -75,15 +74,13 @@ begin
               case when job.claimable and job.run_at <= clock_timestamp() then job.queue end as due
   loop
     v_statuses[v_run.position] := v_run.status;
-    if v_run.due is not null then
-      v_due := v_due || v_run.due;
-    end if;
+    v_due := v_due || v_run.due;
     if v_run.concurrency_key is not null then
       perform job_queue.put_jobs_back(v_run.queue, v_run.concurrency_key, 1);
     end if;
   end loop;
   perform job_queue.settle_dependencies(array(select run.job_id from unnest(p_runs) as run));
-  perform job_queue.wake_workers(v_due) where v_due <> '{}';
+  perform job_queue.wake_workers(v_due) where array_remove(v_due, null) <> '{}';
   return v_statuses;
 end
 $$;

@@ -1,4 +1,4 @@
--- depends: 0190_explain_job
+-- depends: 0222_end_runs
 
 create sequence job_queue.prune_due minvalue 0 start 0;
 

@@ -1,4 +1,4 @@
--- depends: 0232_prune_jobs
+-- depends: 0225_prune_jobs
 
 -- Changes nothing but what the functions that it calls change.
 --
@@ -53,7 +53,7 @@ begin
         for update skip locked);
   v_is_done := job_queue.prune_idempotency_keys(10000) < 10000;
   loop
-    v_step := job_queue.prune_step(1000);
+    select step.pruned, step.is_done into v_step from job_queue.prune_step(500) as step;
     v_pruned := v_pruned + v_step.pruned;
     exit when v_step.is_done or clock_timestamp() > v_now + interval '100 ms';
   end loop;

@@ -1,4 +1,4 @@
--- depends: 0231_prune_step
+-- depends: 0224_prune_step
 
 -- Changes no status: deletes jobs that ended long ago, with their events, as prune_step has it.
 

@@ -1,4 +1,4 @@
--- depends: 0230_prune_due
+-- depends: 0223_prune_due
 
 -- Changes no status: deletes jobs that ended long ago, with their events.
 --
@@ -6,8 +6,8 @@
 -- have ended long ago, because it is younger than the shortest retention. There it waits for jobs
 -- to grow old. So what it looks at is what has just expired, however many jobs there are, and the
 -- dead rows that vacuum has not yet removed lie behind it. What it had to leave behind, because it
--- is kept longer or was locked, it finds when it begins anew, every ten minutes. It needs no index
--- that the end of a run would have to write.
+-- is kept longer or was locked, it finds when it begins anew: every ten minutes or, if one step
+-- takes it all the way, at the next. It needs no index that the end of a run would have to write.
 --
 -- Jobs that another transaction has locked, and those that a blocked one still waits for, are
 -- passed over.
@@ -37,7 +37,7 @@ declare
                       32, '0')::uuid;
   v_until uuid;
   v_next uuid;
-  v_last uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
+  v_last uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid;
   v_awaited uuid[];
   v_ids uuid[];
   v_rows tid[];
@@ -76,8 +76,9 @@ begin
     perform setval('job_queue.prune_due', v_clock + 600000000);
   end if;
   perform setval('job_queue.prune_cursor', case
-    when is_done and coalesce(pg_sequence_last_value('job_queue.prune_due'), 0)
-                     not between v_clock and v_clock + 600000000 then 0
+    when is_done and (v_cursor = 0
+                      or coalesce(pg_sequence_last_value('job_queue.prune_due'), 0)
+                         not between v_clock and v_clock + 600000000) then 0
     else greatest(v_cursor + 1, ('x' || overlay(
       left(replace(least(v_next, v_until)::text, '-', ''), 20) placing '' from 13 for 5)
       )::bit(60)::bigint)
