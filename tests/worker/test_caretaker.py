@@ -81,7 +81,8 @@ def test_maintenance_says_whether_there_is_more_to_do(db: Connection, conninfo: 
         assert maintained.run_maintenance(0.0) is False
         assert maintained.run_maintenance(60.0) is False  # it was done just now
         db.execute(
-            "insert into idempotency_keys (client, idempotency_key, fingerprint, outcome, created_at)"
+            "insert into idempotency_keys"
+            " (client, idempotency_key, fingerprint, outcome, created_at)"
             " select '', n::text, '', '[]', now() - interval '2 days'"
             " from generate_series(1, 10001) as n"
         )
