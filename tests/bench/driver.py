@@ -14,11 +14,11 @@ What the harness has to know of it, with ROOT this checkout and HERE the harness
         unfinished='''
           select exists (select from job_queue.claims)
               or (select seq from job_queue.jobs where claimable
-                   order by queue, priority, run_at, seq limit 1) is not null''',
+                   order by queue, job_type, priority, run_at, seq limit 1) is not null''',
         env={"PYTHONPATH": f"{HERE}/drivers:{ROOT}"}, n_single=3000, n_drain=60000)
 
 A job that is claimed has a row in claims until the transaction that completes it commits; one that
-is not has an entry in the index jobs_claimable_idx, which the order by makes sure is what is read.
+is not has an entry in the index jobs_lanes_idx, which the order by makes sure is what is read.
 
 BENCH_CONC is WORKER_CONCURRENCY, BENCH_BATCH of the worker WORKER_PREFETCH, and of bulk the number
 of jobs in a call. Any other variable of the worker's may be set as well.
