@@ -1,5 +1,7 @@
 -- depends: 0193_start_mark
 
+-- Whoever writes jobs waits while it is made: some seconds for ten million.
+
 set local lock_timeout = '5s';
 
 create index jobs_lanes_idx on job_queue.jobs (queue, job_type, priority, run_at, seq)

@@ -35,7 +35,8 @@ begin
         join job_queue.jobs as job on job.id = pick.job_id
        order by job.job_type, job.priority, job.run_at, job.seq
     )
-    select lane.job_type, level.priority, known.mark_id, picked.run_at, picked.seq
+    select lane.job_type, level.priority, known.mark_id, coalesce(known.is_set, false) as is_set,
+           picked.run_at, picked.seq
       from unnest(p_job_types) as lane (job_type)
      cross join generate_series(0, 3) as level (priority)
       left join job_queue.marks as known
@@ -48,19 +49,18 @@ begin
   loop
     v_front := job_queue.front_of_lane(
       p_queue, v_lane.job_type, v_lane.priority, false,
-      case when v_lane.mark_id is null then 1500 else 200 end, v_lane.run_at, v_lane.seq);
+      case when v_lane.is_set then 200 else 1500 end, v_lane.run_at, v_lane.seq);
     continue when not v_front.is_far;
-    if v_lane.mark_id is null
-      and pg_try_advisory_xact_lock(hashtextextended(format(
-            'job_queue mark %s %s %s', v_lane.priority, v_lane.job_type, p_queue), 0))
-    then
-      insert into job_queue.marks as new (queue, job_type, priority)
+    if not v_lane.is_set then
+      continue when not pg_try_advisory_xact_lock(hashtextextended(
+        format('job_queue mark %s %s %s', v_lane.priority, v_lane.job_type, p_queue), 0));
+      insert into job_queue.marks as mark (queue, job_type, priority)
       values (p_queue, v_lane.job_type, v_lane.priority)
-      on conflict do nothing
-      returning new.mark_id into v_lane.mark_id;
+      on conflict (queue, job_type, priority) do update
+         set is_set = true
+      returning mark.mark_id into v_lane.mark_id;
     end if;
-    perform job_queue.set_mark(v_lane.mark_id, v_front.run_at, v_front.seq)
-      where v_lane.mark_id is not null;
+    perform job_queue.set_mark(v_lane.mark_id, v_front.run_at, v_front.seq);
   end loop;
 end
 $$;

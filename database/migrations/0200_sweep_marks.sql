@@ -25,11 +25,16 @@ begin
   end if;
 
   perform setval('job_queue.sweep_due', v_start + 60000000);
-  for v_mark in select * from job_queue.marks loop
+  for v_mark in select * from job_queue.marks as mark where mark.is_set loop
     v_front := job_queue.front_of_lane(
       v_mark.queue, v_mark.job_type, v_mark.priority, true, 1500);
     perform job_queue.set_mark(
       v_mark.mark_id, case when v_front.is_far then v_front.run_at else 'epoch' end, v_front.seq);
+    if not v_front.is_far and pg_try_advisory_xact_lock(hashtextextended(
+      format('job_queue mark %s %s %s', v_mark.priority, v_mark.job_type, v_mark.queue), 0))
+    then
+      update job_queue.marks as mark set is_set = false where mark.mark_id = v_mark.mark_id;
+    end if;
   end loop;
   v_end := (extract(epoch from clock_timestamp()) * 1000000)::bigint;
   perform setval(

@@ -28,7 +28,8 @@ begin
     select min(known.job_type) into v_marked
       from job_queue.marks as known
      where known.queue = p_queue
-       and known.job_type > v_type;
+       and known.job_type > v_type
+       and known.is_set;
     if v_marked is null then
       v_type := (
         select job.job_type

@@ -23,7 +23,8 @@ begin
   loop
     select min(known.queue) into v_marked
       from job_queue.marks as known
-     where known.queue > v_queue;
+     where known.queue > v_queue
+       and known.is_set;
     if v_marked is null then
       v_queue := (
         select job.queue

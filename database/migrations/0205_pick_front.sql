@@ -60,7 +60,9 @@ begin
                     ::job_queue.pick
                from locked) as picks,
            (select count(*) from front) as seen,
-           exists (select from job_queue.marks as mark where mark.queue = p_queue) as is_marked
+           exists (
+             select from job_queue.marks as mark
+              where mark.queue = p_queue and mark.is_set) as is_marked
       into v_found;
     exit when cardinality(v_found.picks) = p_limit or v_found.seen < v_window;
     v_window := 4 * v_window;

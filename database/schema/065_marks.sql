@@ -14,6 +14,7 @@ create table job_queue.marks (
   job_type text not null,
   priority smallint not null,
   mark_id integer not null generated always as identity,
+  is_set boolean not null default true,
 
   constraint marks_pkey primary key (queue, job_type, priority)
 );
@@ -29,3 +30,5 @@ comment on column job_queue.marks.priority is
   'As in jobs.';
 comment on column job_queue.marks.mark_id is
   'What the names of the sequences end with.';
+comment on column job_queue.marks.is_set is
+  'Whether the lane has a mark now. False: it is searched from its beginning.';

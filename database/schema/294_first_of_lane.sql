@@ -26,7 +26,9 @@ as $$
     from (values (1)) as always
     left join job_queue.marks as known
       on not p_from_beginning
-     and (select exists (select from job_queue.marks as any_mark where any_mark.queue = p_queue))
+     and (select exists (
+            select from job_queue.marks as mark where mark.queue = p_queue and mark.is_set))
+     and known.is_set
      and known.queue = p_queue
      and known.job_type = p_job_type
      and known.priority = p_priority

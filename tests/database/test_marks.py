@@ -240,6 +240,13 @@ def test_the_mark_goes_when_what_has_died_is_vacuumed(db: Connection, pin: Conne
     sweep(db)
     assert db.execute("select * from claim_next_job()").fetchall() == []
     assert marks(db) == {}
+    assert not value(db, "select is_set from marks")
+    db.execute("vacuum marks")
+    pin.execute("begin isolation level repeatable read")
+    pin.execute("select from jobs")
+    pass_jobs(db)
+    assert list(marks(db)) == ["sleep"]
+    assert value(db, "select is_set from marks")
 
 
 def test_whoever_marks_a_lane_waits_for_nobody_else_who_does(
