@@ -19,7 +19,7 @@ from tests.bench.sizes import Sizes
 ALL_ENDED = """
 select not exists (select from job_queue.claims)
    and (select seq from job_queue.jobs where claimable
-         order by queue, priority, run_at, seq limit 1) is null
+         order by queue, job_type, priority, run_at, seq limit 1) is null
 """
 
 
