@@ -107,10 +107,12 @@ def test_a_long_job_keeps_its_claim_and_a_cancelled_one_is_stopped(
     assert ended(db, job_id).status == "cancelled"
 
 
-def test_a_worker_that_is_told_to_stop_hands_its_job_back(start: Start, db: Connection) -> None:
-    worker = start("sleep", "1000")
+def test_a_worker_that_is_told_to_stop_hands_its_job_back(
+    start: Start, db: Connection, tmp_path: Path
+) -> None:
+    worker = start("bash", "-c", "touch started; exec sleep 1000")
     job_id = work(db)
-    eventually(lambda: is_running(db, job_id))
+    eventually((tmp_path / "started").exists)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(timeout=60) == 0
     job = one(db, "select status, attempts from get_job(%s)", job_id)
