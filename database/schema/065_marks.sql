@@ -3,7 +3,7 @@
 -- A lane is a queue, a job type and a priority: the jobs that jobs_lanes_idx holds together, in
 -- order. What has been claimed leaves dead entries at its beginning until a vacuum may remove them;
 -- as long as any old snapshot is held, none may, and whoever searches walks over all of them.
--- (pick_front notes a lane here when that has taken long.) The mark itself is kept in two sequences
+-- Whoever had far to go notes the lane here (move_marks). The mark itself is kept in two sequences
 -- beside each row, which are written in place: no dead rows, no lock, no rollback.
 --
 -- A mark is a hint. What was queued before it, because its transaction committed late, a claim

@@ -42,7 +42,7 @@ $$;
 
 comment on function job_queue.sweep_marks() is
   'Sets each mark to the first job of its lane, wherever that is, and takes it away if that is not '
-  'far; unless somebody has within the last second, or not long ago for as long as it took. '
-  'Private to this schema.';
+  'far; unless somebody has within the last half second or, if that took long, within twenty times '
+  'as long. Private to this schema.';
 
 revoke execute on function job_queue.sweep_marks() from public;
