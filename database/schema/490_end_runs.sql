@@ -1,12 +1,15 @@
 -- running -> succeeded or queued or failed or cancelled
 --
--- Its first step is the fence: a run whose claim does not hold is left alone. Its second decides
--- what becomes of the job, on the row as it is once it is locked, so that a cancel_job which was
--- just changing it counts.
+-- Its first step is the fence: whoever deletes the claim has ended the run; where it is gone, or is
+-- another job's, the run is left alone. What becomes of the job is decided in the UPDATE, on the
+-- row as it is once it is locked, so that a cancel_job which was just changing it counts.
 --
--- Locks are taken in one order: the claims by their numbers, then their jobs in the same order. Of
--- two calls with one claim, the second waits for the first one's transaction at the claim's row and
--- then finds it gone.
+-- Claims are deleted in the order of their numbers, and then their jobs are changed in the same
+-- order. Of two calls with one claim, the second waits for the first one's transaction at the
+-- claim's row and then finds it gone.
+--
+-- Where there is no claim at all it returns before the query: planned while the table is empty,
+-- that would scan it ever after.
 
 create function job_queue.end_runs(
   p_verb text,
@@ -27,51 +30,51 @@ as $$
 declare
   v_run record;
   v_statuses text[] := array_fill(null::text, array[cardinality(p_runs)]);
+  v_uncounted integer := (p_verb in ('snooze', 'release', 'reclaim'))::integer;
   v_due text[];
 begin
+  if pg_relation_size('job_queue.claims') = 0 then
+    return v_statuses;
+  end if;
   for v_run in
-    with held as materialized (
-      select given.*, claim.queue, claim.concurrency_key
-        from (select distinct on (run.job_id, run.claim_id) run.*
-                from unnest(p_runs) with ordinality as run (
-                       job_id, claim_id, result, error, retryable, delay, position)
-               order by run.job_id, run.claim_id, run.position) as given
-        join job_queue.claims as claim using (claim_id, job_id)
-       order by claim.claim_id for update of claim
-    ),
-    decided as materialized (
-      select held.*, job.attempts as attempt,
-             job_queue.status_after(p_verb, job.cancel_requested, held.retryable, job.attempts,
-               job.max_attempts, job.losses, job.max_losses) as status,
-             case when p_verb in ('fail', 'time_out', 'reclaim') then
-               jsonb_build_object('error', left(held.error, 10000)) end as detail
-        from held join job_queue.jobs as job on job.id = held.job_id
-       order by held.claim_id for update of job
+    with given as materialized (
+      select distinct on (run.claim_id, run.job_id) run.*
+        from unnest(p_runs) with ordinality as run (
+               job_id, claim_id, result, error, retryable, delay, position)
+       order by run.claim_id, run.job_id, run.position
     ),
     ended as (
       delete from job_queue.claims as claim
-       using decided where claim.claim_id = decided.claim_id
-      returning decided.*
+       using given where claim.claim_id = given.claim_id and claim.job_id = given.job_id
+      returning given.*, claim.queue, claim.concurrency_key,
+                case when p_verb in ('fail', 'time_out', 'reclaim') then
+                  jsonb_build_object('error', left(given.error, 10000)) end as detail
+    ),
+    changed as (
+      update job_queue.jobs as job
+         set (status, claimable, attempts, losses, run_at, held_key, result, failed_at, updated_at)
+           = (select after.status, after.status = 'queued', job.attempts - v_uncounted,
+                     job.losses + (p_verb = 'reclaim')::integer,
+                     case after.status when 'queued' then job_queue.next_run_at(p_verb, job.run_at,
+                       ended.delay, job.attempts, job.retry_delay, job.retry_delay_max)
+                     else job.run_at end,
+                     case after.status when 'queued' then job.held_key end,
+                     case after.status when 'succeeded' then ended.result
+                                       when 'failed' then ended.detail end,
+                     case after.status when 'failed' then clock_timestamp() end, clock_timestamp()
+                from (select job_queue.status_after(p_verb, job.cancel_requested, ended.retryable,
+                        job.attempts, job.max_attempts, job.losses, job.max_losses) as status
+                      offset 0) as after)
+        from ended where job.id = ended.job_id
+      returning ended.*, job.status, job.attempts + v_uncounted as attempt,
+              case when job.claimable and job.run_at <= clock_timestamp() then job.queue end as due
     ),
     recorded as (
       insert into job_queue.job_events (
         job_id, verb, from_status, to_status, claim_id, attempt, detail)
-      select job_id, p_verb, 'running', status, claim_id, attempt, detail from ended
+      select job_id, p_verb, 'running', status, claim_id, attempt, detail from changed
     )
-    update job_queue.jobs as job
-       set status = ended.status, claimable = (ended.status = 'queued'),
-           attempts = job.attempts - (p_verb in ('snooze', 'release', 'reclaim'))::integer,
-           losses = job.losses + (p_verb = 'reclaim')::integer,
-           run_at = case ended.status when 'queued' then job_queue.next_run_at(p_verb, job.run_at,
-             ended.delay, job.attempts, job.retry_delay, job.retry_delay_max) else job.run_at end,
-           held_key = case ended.status when 'queued' then job.held_key end,
-           result = case ended.status when 'succeeded' then ended.result
-                                      when 'failed' then ended.detail end,
-           failed_at = case ended.status when 'failed' then clock_timestamp() end,
-           updated_at = clock_timestamp()
-      from ended where job.id = ended.job_id
-    returning ended.*,
-              case when job.claimable and job.run_at <= clock_timestamp() then job.queue end as due
+    select * from changed
   loop
     v_statuses[v_run.position] := v_run.status;
     v_due := v_due || v_run.due;
