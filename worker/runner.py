@@ -5,7 +5,7 @@ import logging
 import random
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import accumulate
 
 from worker import metrics
@@ -86,6 +86,7 @@ class Runner:
         self._pulse = pulse
         self._metrics = {job_type: JobTypeMetrics(job_type) for job_type in handlers}
         self._unreported: list[Ended] = []
+        self._report: tuple[Future[Ends], list[Ended]] | None = None
         self._batch = 1
         # Half of what may be held, so that one batch is claimed while another runs.
         self._largest_batch = max(
@@ -140,11 +141,14 @@ class Runner:
 
         The end of a run is a reason to look: it may have made room in a queue with a limit.
         """
+        if self._report is not None and self._report[0].done():
+            self._end_report()
         is_due = bool(self._unreported) or time.monotonic() >= self._claim_due_at
         self._report_failures()
         limit = self._claim_limit() if is_due else 0
         reason = self._heart.unwell_because
         if limit == 0 or reason is not None:
+            self._end_report()
             self._report_completions()
             if limit and reason is not None:
                 raise QueueUnavailable(reason)
@@ -221,31 +225,43 @@ class Runner:
         )
 
     def _report_completions_and_claim(self, limit: int) -> tuple[list[Job], bool]:
-        """Return the jobs claimed, and whether the claim knew of the completions."""
+        """Return the jobs claimed, and whether the claim knew of all that has been reported."""
         while len(completed := self._completed()) < self._completed_count:
             self._report_completions()
-        if len(completed) >= MANY:
-            return self._report_beside_a_claim(completed, limit), False
-        jobs = self._report_and_claim_at_once(completed, limit)
-        self._start(jobs)
-        return jobs, True
-
-    def _report_beside_a_claim(self, completed: list[Ended], limit: int) -> list[Job]:
-        """Do both at the same time, over two connections: the server has a process for each."""
-        reporting = self._reporter.submit(
-            self._reports.complete, [(run.job, outcome.text) for run, outcome in completed]
-        )
-        try:
-            jobs = self._queue.claim(limit)
+        if self._report is None and len(completed) >= MANY:
+            self._begin_report(completed)
+        if self._report is None:
+            jobs = self._report_and_claim_at_once(completed, limit)
             self._start(jobs)
-        finally:
-            if reporting.exception() is None:
-                self._reported(completed, reporting.result())
-        if isinstance(reporting.exception(), InvalidValue):
+            return jobs, True
+        jobs = self._queue.claim(limit)
+        self._start(jobs)
+        if len(jobs) < limit:
+            self._end_report()
+        return jobs, False
+
+    def _begin_report(self, completed: list[Ended]) -> None:
+        """Report over the second connection, for which the server has a process of its own.
+
+        Meanwhile the next jobs are claimed, and the next but one.
+        """
+        ends = [(run.job, outcome.text) for run, outcome in completed]
+        self._drop(completed)
+        self._report = (self._reporter.submit(self._reports.complete, ends), completed)
+
+    def _end_report(self) -> None:
+        """Wait for the report that is under way, if any, and note what became of it."""
+        if self._report is None:
+            return
+        (ends, completed), self._report = self._report, None
+        try:
+            self._forget(completed, ends.result())
+        except InvalidValue:
+            self._unreported += completed
             self._report_completions_singly()
-        else:
-            reporting.result()
-        return jobs
+        except QueueUnavailable:
+            self._unreported += completed
+            raise
 
     def _report_and_claim_at_once(self, completed: list[Ended], limit: int) -> list[Job]:
         if not completed:
@@ -295,11 +311,17 @@ class Runner:
         return sum(outcome.verb == "complete" for _, outcome in self._unreported)
 
     def _reported(self, ended: list[Ended], ends: Ends) -> None:
+        self._drop(ended)
+        self._forget(ended, ends)
+
+    def _drop(self, ended: list[Ended]) -> None:
         if len(ended) == len(self._unreported):
             self._unreported = []
         else:
             known = {run.job.claim_id for run, _ in ended}
             self._unreported = [one for one in self._unreported if one[0].job.claim_id not in known]
+
+    def _forget(self, ended: list[Ended], ends: Ends) -> None:
         for run, outcome in ended:
             self._executor.forget(run)
             refusal = ends.get(run.job.claim_id)
@@ -400,6 +422,7 @@ class Runner:
                 self._give_up_what_runs()
             self._queue.link.limit_calls(max(seconds_left, 0.0) + LAST_CALL)
             try:
+                self._end_report()
                 self._report_failures()
                 while self._completed():
                     self._report_completions()

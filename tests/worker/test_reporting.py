@@ -1,11 +1,13 @@
 """How the loop reports many runs while it claims others, without a database."""
 
 import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.support import eventually
 from tests.worker.runs import a_run
 from worker.connection import QueueUnavailable
 from worker.executor import Ended
@@ -51,6 +53,27 @@ class Unreachable(Queue):
     """One that cannot be told anything."""
 
     def complete(self, completions: Any) -> Ends:
+        raise QueueUnavailable("away")
+
+
+class Slow(Queue):
+    """One that takes its time."""
+
+    def __init__(self, shutdown: Shutdown, until: Callable[[], bool]) -> None:
+        super().__init__(shutdown)
+        self._until = until
+        self.was_slow = False
+
+    def complete(self, completions: Any) -> Ends:
+        self.was_slow = bool(eventually(self._until))
+        return super().complete(completions)
+
+
+class SlowAndUnreachable(Slow):
+    """One that takes its time to say that it cannot be told anything."""
+
+    def complete(self, completions: Any) -> Ends:
+        super().complete(completions)
         raise QueueUnavailable("away")
 
 
@@ -124,3 +147,27 @@ def test_many_ends_are_not_reported_twice_because_a_claim_was_not_answered() -> 
     queue, reports = Queue(shutdown, QueueUnavailable("away")), Queue(shutdown)
     run(queue, reports, Executor(ended(MANY)), shutdown)
     assert (queue.completed, reports.completed) == ([], list(range(MANY)))
+
+
+def test_jobs_are_claimed_while_many_ends_are_still_being_reported() -> None:
+    shutdown = Shutdown(1)
+    jobs = [a_run("email", claim_id=MANY + number).job for number in range(3)]
+    queue = Queue(shutdown, *([job] for job in jobs))
+    reports = Slow(shutdown, until=lambda: len(executor.started) >= 2)
+    executor = Executor(ended(MANY))
+    run(queue, reports, executor, shutdown)
+    assert [one.job for one in executor.started] == jobs
+    assert (queue.completed, reports.completed) == ([], list(range(MANY)))
+    assert reports.was_slow
+
+
+def test_a_report_that_was_refused_after_more_was_claimed_is_made_again() -> None:
+    shutdown = Shutdown(1)
+    jobs = [a_run("email", claim_id=MANY + number).job for number in range(3)]
+    queue = Queue(shutdown, *([job] for job in jobs))
+    reports = SlowAndUnreachable(shutdown, until=lambda: len(executor.started) >= 2)
+    executor = Executor(ended(MANY))
+    run(queue, reports, executor, shutdown)
+    assert [one.job for one in executor.started] == jobs
+    assert queue.completed == list(range(MANY))
+    assert reports.was_slow
