@@ -1,5 +1,6 @@
 """No function scans or sorts a table, whatever the planner knew; a claim costs the same always."""
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -286,6 +287,40 @@ def test_a_claim_searches_the_lanes_and_finds_its_jobs_by_their_ids(
     assert set(read) == {"jobs_lanes_idx", "jobs_pkey"}
     assert read["jobs_lanes_idx"] <= 2_000  # of 7,500; 140 were claimed before, and are dead
     assert read["jobs_pkey"] <= 60
+
+
+@pytest.mark.parametrize("verb", ["complete", "fail", "release"])
+def test_the_ends_of_runs_look_at_their_own_claims_though_planned_when_there_were_none(
+    db: Connection, verb: str
+) -> None:
+    for table in TABLES:
+        db.execute(f"alter table {table} set (autovacuum_enabled = off)")
+    stale = claim_of_one_that_ended(db)
+    db.execute("vacuum analyze claims")  # leaves no page
+    assert value(db, "select pg_relation_size('claims')") == 0
+    end = f"select refusal from {verb}_jobs(%s::jsonb)"
+    for _ in range(7):
+        assert value(db, end, json.dumps([stale])) is not None
+    fill(db, MANY)
+    held = db.execute("select job_id::text, claim_id from claims order by 2 limit 20").fetchall()
+    query = (
+        "select sum(pg_stat_get_xact_tuples_returned(indexrelid))::int"
+        " from pg_stat_user_indexes where relname = 'claims'"
+    )
+    with db.transaction():
+        before = value(db, query)
+        refusals = db.execute(end, [json.dumps([run._asdict() for run in held])]).fetchall()
+        read = value(db, query) - before
+    assert [row.refusal for row in refusals] == [None] * 20
+    assert read <= 40  # of 2,500
+
+
+def claim_of_one_that_ended(db: Connection) -> dict[str, Any]:
+    """Return a run that is over."""
+    enqueue(db)
+    run = claim(db)
+    db.execute("select complete_job(%s, %s)", [run.id, run.claim_id])
+    return {"job_id": str(run.id), "claim_id": run.claim_id}
 
 
 def front_of_a_paused_queue(db: Connection, jobs: int) -> None:
