@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DIRECTORY = Path(__file__).resolve().parent / "model"
-TOOLS = ("spin", "gcc")
+PROGRAMS = ("spin", "gcc")
 MEGABYTES = 2048
-SECONDS = 60
+SECONDS = 600
+"""When to give up. On two cores each search takes less than 20 seconds."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,9 @@ CHECKS = [
 ]
 
 
-def missing_tools() -> list[str]:
+def missing_programs() -> list[str]:
     """What the checks need and is not installed here."""
-    return [tool for tool in TOOLS if shutil.which(tool) is None]
+    return [program for program in PROGRAMS if shutil.which(program) is None]
 
 
 def variants_in_the_models() -> set[tuple[str, str]]:
@@ -201,7 +202,7 @@ def main() -> int:
         "--trail", action="store_true", help="print the steps that lead to each fault"
     )
     arguments = parser.parse_args()
-    if missing := missing_tools():
+    if missing := missing_programs():
         parser.error(f"not installed: {', '.join(missing)}")
 
     outcomes = []

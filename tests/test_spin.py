@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.spin import CHECKS, Check, missing_tools, outcome_of, run, variants_in_the_models
+from tests.spin import CHECKS, Check, missing_programs, outcome_of, run, variants_in_the_models
 from tests.support import skip_unless_required
 
 
@@ -19,7 +19,7 @@ def test_each_broken_variant_in_the_models_is_checked() -> None:
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: f"{check.model} {check.variant}")
 def test_spin_agrees(check: Check) -> None:
-    if missing := missing_tools():
+    if missing := missing_programs():
         skip_unless_required("spin", f"not installed: {', '.join(missing)}")
     outcome = run(check)
     assert outcome.is_right, f"{outcome.verdict}\n{outcome.trail}"
