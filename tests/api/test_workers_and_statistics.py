@@ -16,6 +16,7 @@ NOTHING = {
     "oldest_ready_age_seconds": None,
     "ended_last_minute": 0,
     "ended_last_hour": 0,
+    "estimated": False,
 }
 
 

@@ -97,7 +97,7 @@ def test_the_statistics_count_what_has_ended_lately(db: Connection) -> None:
 
 def test_the_statistics_show_the_policy_of_the_queue(db: Connection) -> None:
     enqueue(db)
-    assert statistics(db)[12:] == (None, None, None, None)
+    assert statistics(db)[12:16] == (None, None, None, None)
     db.execute(
         """
         select set_queue('default', '{"concurrency_limit": 2, "key_concurrency_limit": 1,
@@ -105,8 +105,8 @@ def test_the_statistics_show_the_policy_of_the_queue(db: Connection) -> None:
         """
     )
     assert statistics(db).paused
-    assert statistics(db)[12:] == (2, 1, 9, HOUR)
-    assert statistics(db)._fields[12:] == (
+    assert statistics(db)[12:16] == (2, 1, 9, HOUR)
+    assert statistics(db)._fields[12:16] == (
         *("concurrency_limit", "key_concurrency_limit", "rate_limit", "rate_period"),
     )
 
