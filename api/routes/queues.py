@@ -102,9 +102,7 @@ _ANY_ESTIMATED = "coalesce((select bool_or(one.estimated) from all_of_them as on
 
 _QUEUE_STATISTICS = f"""
   with all_of_them as materialized (select * from job_queue.queue_statistics)
-select {
-    _STATISTICS.format(queue="policy.queue", paused="policy.paused", estimated=_ANY_ESTIMATED)
-}
+select {_STATISTICS.format(queue="policy.queue", paused="policy.paused", estimated=_ANY_ESTIMATED)}
   from job_queue.list_queues(p_queue => %(queue)s) as policy
   left join all_of_them as counted on counted.queue = %(queue)s
 """
