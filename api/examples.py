@@ -202,6 +202,7 @@ EXAMPLES: dict[str, list[Any]] = {
             "oldest_ready_age_seconds": 0.75,
             "ended_last_minute": 240,
             "ended_last_hour": 3456,
+            "estimated": False,
         }
     ],
     "Reason": [{"reason": "paused", "explanation": "queue mail is paused"}],

@@ -144,8 +144,8 @@ _FRESH_FOR_EACH_SECOND = 10.0
 class QueueMetrics:
     """Asks the database, for one scrape at a time, and not again while the answer is fresh.
 
-    It is fresh for a second or, as what is asked reads the whole table of jobs, for ten times as
-    long as it took: however many scrape, the database spends a tenth of one core on it at most.
+    It is fresh for a second or, as what is asked reads much, for ten times as long as it took:
+    however many scrape, the database spends a tenth of one core on it at most.
     """
 
     def __init__(self, database: Database) -> None:
@@ -184,7 +184,11 @@ class QueueMetrics:
 
 
 def _queue_families(rows: Rows) -> Iterator[Metric]:
-    jobs = GaugeMetricFamily("job_queue_jobs", "Jobs, by status.", labels=["queue", "status"])
+    jobs = GaugeMetricFamily(
+        "job_queue_jobs",
+        "Jobs, by status. Some are estimates where there are more than 100,000.",
+        labels=["queue", "status"],
+    )
     paused = GaugeMetricFamily("job_queue_paused", "Whether it is paused.", labels=["queue"])
     ready = GaugeMetricFamily(
         "job_queue_ready_jobs", "Jobs that could be claimed now.", labels=["queue"]

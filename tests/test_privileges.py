@@ -69,6 +69,7 @@ INTENDED = {
         "fire_schedules",
         "prune_jobs",
         "check_health",
+        "count_jobs",
     },
     "job_queue_test_nobody": set(),
 }

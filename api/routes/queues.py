@@ -83,20 +83,28 @@ _STATISTICS = """json_build_object(
          'ready', coalesce(counted.ready, 0),
          'oldest_ready_age_seconds', extract(epoch from counted.oldest_ready_age)::float8,
          'ended_last_minute', coalesce(counted.ended_last_minute, 0),
-         'ended_last_hour', coalesce(counted.ended_last_hour, 0))::text"""
+         'ended_last_hour', coalesce(counted.ended_last_hour, 0),
+         'estimated', {estimated})::text"""
 
 _ALL_STATISTICS = f"""
-select {_STATISTICS.format(queue="counted.queue", paused="counted.paused")}
+select {
+    _STATISTICS.format(
+        queue="counted.queue", paused="counted.paused", estimated="counted.estimated"
+    )
+}
   from job_queue.queue_statistics as counted
  where allowed.queues is null
     or counted.queue = any (allowed.queues)
  order by counted.queue
 """
 
+_ANY_ESTIMATED = "coalesce((select bool_or(one.estimated) from all_of_them as one), false)"
+
 _QUEUE_STATISTICS = f"""
-select {_STATISTICS.format(queue="policy.queue", paused="policy.paused")}
+  with all_of_them as materialized (select * from job_queue.queue_statistics)
+select {_STATISTICS.format(queue="policy.queue", paused="policy.paused", estimated=_ANY_ESTIMATED)}
   from job_queue.list_queues(p_queue => %(queue)s) as policy
-  left join job_queue.queue_statistics as counted on counted.queue = %(queue)s
+  left join all_of_them as counted on counted.queue = %(queue)s
 """
 
 
@@ -163,6 +171,11 @@ class QueueStatistics(BaseModel):
     )
     ended_last_minute: int
     ended_last_hour: int
+    estimated: bool = Field(
+        description="Whether there are more than 100,000 jobs in all. Succeeded, cancelled and "
+        "whatever there are more than some thousands of are then estimated from a sample, and 0 "
+        "if it has none of them."
+    )
 
 
 @router.get(
@@ -236,7 +249,7 @@ async def resume_queue(queue: PathName, caller: CallerOf) -> Response:
     responses=problems(),
 )
 async def queue_statistics(queue: PathName, caller: CallerOf) -> Response:
-    """Count the jobs of a queue. Reads all jobs: for people, not for every second."""
+    """Count the jobs of a queue or, of more than 100,000 in all, estimate some of the numbers."""
     return await _one(caller, "queue_statistics", _QUEUE_STATISTICS, queue)
 
 
@@ -247,7 +260,7 @@ async def queue_statistics(queue: PathName, caller: CallerOf) -> Response:
     responses=problems(),
 )
 async def all_statistics(caller: CallerOf) -> Response:
-    """Count the jobs of each queue that has any. Reads all jobs: for people."""
+    """Count the jobs of each queue as GET /queues/{queue}/statistics does of one."""
     rows = await caller.call("queue_statistics", _ALL_STATISTICS)
     return JsonResponse(json_array(body for (body,) in rows))
 

@@ -27,14 +27,24 @@ as $$
     select job.id
       from job_queue.jobs as job
      where 'queued' = any (p_statuses)
+       and p_queues is null
        and job.claimable
-       and (p_queues is null or job.queue = any (p_queues))
     union all
     select job.id
       from job_queue.jobs as job
      where 'queued' = any (p_statuses)
+       and p_queues is null
        and job.waits_for_key
-       and (p_queues is null or job.queue = any (p_queues))
+    union all
+    select job.id
+      from unnest(p_queues) as asked (queue)
+      join job_queue.jobs as job on job.queue = asked.queue and job.claimable
+     where 'queued' = any (p_statuses)
+    union all
+    select job.id
+      from unnest(p_queues) as asked (queue)
+      join job_queue.jobs as job on job.queue = asked.queue and job.waits_for_key
+     where 'queued' = any (p_statuses)
     union all
     select distinct dependency.job_id
       from job_queue.job_dependencies as dependency

@@ -24,7 +24,7 @@ declare
       pause_queue,resume_queue,list_queues,set_schedule,pause_schedule,resume_schedule,
       delete_schedule,list_schedules,next_tick,create_api_key,revoke_api_key,list_api_keys,
       count_events,run_maintenance,time_out_jobs,reclaim_expired_claims,fire_schedules,prune_jobs,
-      check_health}'::text[]);
+      check_health,count_jobs}'::text[]);
   v_role text;
   v_functions text;
 begin

@@ -16,6 +16,7 @@ NOTHING = {
     "oldest_ready_age_seconds": None,
     "ended_last_minute": 0,
     "ended_last_hour": 0,
+    "estimated": False,
 }
 
 
@@ -87,6 +88,21 @@ def test_a_queue_without_jobs_counts_none(api: TestClient, db: Connection) -> No
     assert api.get("/queues/mail/statistics").json() == {"queue": "mail", **NOTHING}
     db.execute("select pause_queue('mail')")
     assert api.get("/queues/mail/statistics").json()["paused"] is True
+
+
+def test_beyond_a_hundred_thousand_jobs_also_what_is_zero_is_said_to_be_estimated(
+    api: TestClient, db: Connection
+) -> None:
+    enqueue(db, queue="mail", delay="1 hour")
+    db.execute(
+        "insert into jobs (status, claimable, queue) select 'succeeded', false, 'old'"
+        " from generate_series(1, 100000)"
+    )
+    expected = {**NOTHING, "estimated": True}
+    assert api.get("/queues/none/statistics").json() == {"queue": "none", **expected}
+    mail = {"queue": "mail", **expected, "queued": 1}
+    assert api.get("/queues/mail/statistics").json() == mail
+    assert api.get("/statistics").json()[0] == mail
 
 
 def test_checks_say_what_would_hurt_next(api: TestClient, db: Connection) -> None:

@@ -383,3 +383,25 @@ def test_schedules_are_listed_by_name_with_all_that_they_have(db: Connection) ->
         db.execute("select * from schedules order by schedule").fetchall()
     )
     assert db.execute("select * from list_schedules('c')").fetchall() == []
+
+
+def test_the_queued_jobs_of_a_queue_are_found_without_a_look_at_those_of_others(
+    db: Connection,
+) -> None:
+    db.execute(
+        "insert into jobs (queue, claimable, waits_for_key) select 'a', n %% 2 = 0, n %% 2 = 1"
+        " from generate_series(1, %s) as n",
+        [12_000],
+    )
+    mine = [enqueue(db, queue="b", delay=delay) for delay in ("0", "1 hour", "0")]
+    db.execute("update jobs set claimable = false, waits_for_key = true where id = %s", [mine[0]])
+    read = (
+        "select sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::int"
+        " from pg_stat_xact_user_tables where relname = 'jobs'"
+    )
+    with db.transaction():
+        before = value(db, read)
+        assert listed(db, statuses=["queued"], queues=["b"]) == mine[::-1]
+        assert listed(db, statuses=["queued"], queues=["b", "b", "none"]) == mine[::-1]
+        assert value(db, read) - before < 100
+    assert len(listed(db, limit=None, statuses=["queued"], queues=["a", "b"])) == 12_003

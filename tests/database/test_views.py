@@ -97,7 +97,7 @@ def test_the_statistics_count_what_has_ended_lately(db: Connection) -> None:
 
 def test_the_statistics_show_the_policy_of_the_queue(db: Connection) -> None:
     enqueue(db)
-    assert statistics(db)[12:] == (None, None, None, None)
+    assert statistics(db)[12:16] == (None, None, None, None)
     db.execute(
         """
         select set_queue('default', '{"concurrency_limit": 2, "key_concurrency_limit": 1,
@@ -105,10 +105,174 @@ def test_the_statistics_show_the_policy_of_the_queue(db: Connection) -> None:
         """
     )
     assert statistics(db).paused
-    assert statistics(db)[12:] == (2, 1, 9, HOUR)
-    assert statistics(db)._fields[12:] == (
+    assert statistics(db)[12:16] == (2, 1, 9, HOUR)
+    assert statistics(db)._fields[12:16] == (
         *("concurrency_limit", "key_concurrency_limit", "rate_limit", "rate_period"),
     )
+
+
+MANY = 100_000
+ADD = (
+    "insert into jobs (status, claimable, failed_at, queue)"
+    " select %(status)s, %(status)s = 'queued', case %(status)s when 'failed' then now() end,"
+    "  %(queue)s from generate_series(1, %(count)s)"
+)
+COLUMNS = (
+    *("queue", "blocked", "queued", "running", "succeeded", "failed", "cancelled", "ready"),
+    *("ready_since", "ended_last_minute", "ended_last_hour"),
+)
+ESTIMATED = f"select {', '.join(COLUMNS)} from estimated_jobs() order by queue"
+COUNTED = f"select {', '.join(COLUMNS)} from sampled_jobs(null) order by queue"
+READ = (
+    "select sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::int"
+    " from pg_stat_xact_user_tables"
+    " where relname = any ('{jobs,claims,job_events,job_dependencies}')"
+)
+
+
+def add(db: Connection, status: str, count: int, queue: str = "default") -> None:
+    """Add jobs in this status, and nothing beside them."""
+    db.execute(ADD, {"status": status, "count": count, "queue": queue})
+
+
+def some_of_everything(db: Connection) -> None:
+    """Add jobs of all statuses to two queues."""
+    db.execute("""select set_queue('narrow', '{"key_concurrency_limit": 1}')""")
+    for verb, count in [("complete_job", 3), ("fail_job", 2)]:
+        for _ in range(count):
+            enqueue(db)
+            end(db, verb)
+    db.execute("select cancel_job(%s)", [enqueue(db)])
+    for _ in range(3):
+        enqueue(db, queue="narrow", concurrency_key="k")
+    running = claim(db)
+    assert db.execute("select * from claim_next_job(p_queues => '{narrow}')").fetchall() == []
+    assert value(db, "select count(*) from jobs where waits_for_key") == 2
+    for priority in range(4):
+        enqueue(db, priority=priority)
+        enqueue(db, priority=priority, delay="1 hour")
+    enqueue(db, depends_on=[running.id])
+
+
+def let_the_sample_miss_everything(db: Connection) -> None:
+    """Stand for a sample of a table so long that it meets none of the jobs of the test."""
+    definition = value(db, "select pg_get_functiondef('sampled_jobs(integer)'::regprocedure)")
+    assert definition.count("group by read.queue;") == 1
+    db.execute(definition.replace("group by read.queue;", "group by read.queue limit 0;"))
+
+
+def test_what_is_estimated_of_few_jobs_is_what_is_counted_of_them(db: Connection) -> None:
+    some_of_everything(db)
+    counted = db.execute(COUNTED).fetchall()
+    assert [row.queue for row in counted] == ["default", "narrow"]
+    assert all(any(numbers) for numbers in list(zip(*counted, strict=True))[1:])
+    assert db.execute(ESTIMATED).fetchall() == counted
+
+
+def test_beyond_a_hundred_thousand_jobs_the_statistics_say_that_they_are_estimated(
+    db: Connection,
+) -> None:
+    some_of_everything(db)
+    narrow = statistics(db, "narrow")
+    add(db, "succeeded", MANY - value(db, "select count(*) from jobs"), "old")
+    assert value(db, "select bool_or(estimated) from queue_statistics") is False
+    assert statistics(db, "old").succeeded > 99_000
+    add(db, "succeeded", 1, "old")
+    assert value(db, "select bool_and(estimated) from queue_statistics") is True
+    assert statistics(db, "narrow")[1:9] == narrow[1:9]
+    assert abs(statistics(db, "old").succeeded - MANY) < 2_000
+
+
+def test_what_the_sample_misses_is_counted_all_the_same_where_an_index_leads_to_it(
+    db: Connection,
+) -> None:
+    some_of_everything(db)
+    enqueue(db, queue="only blocked", depends_on=[enqueue(db, queue="only waits")])
+    for queue in ("only runs", "only fails"):
+        enqueue(db, queue=queue)
+        held = one(db, "select * from claim_next_job(p_queues => array[%s])", queue)
+    db.execute("select fail_job(%s, %s)", [held.id, held.claim_id])
+    counted = {row.queue: row._asdict() for row in db.execute(COUNTED).fetchall()}
+    let_the_sample_miss_everything(db)
+    estimated = {row.queue: row._asdict() for row in db.execute(ESTIMATED).fetchall()}
+    assert counted["default"]["succeeded"] == 3
+    for row in counted.values():
+        row.update(succeeded=0, cancelled=0)
+    assert estimated == counted
+    assert len(estimated) == 6
+
+
+def test_a_queue_with_nothing_but_what_the_sample_misses_is_shown_if_it_is_known_otherwise(
+    db: Connection,
+) -> None:
+    db.execute("select count_events()")
+    for queue in ("counted", "not counted"):
+        db.execute("select cancel_job(%s)", [enqueue(db, queue=queue)])
+        db.execute("update job_events set at = at - interval '2 hours'")
+        if queue == "counted":
+            db.execute("select count_events()")
+    db.execute("select pause_queue('paused')")
+    let_the_sample_miss_everything(db)
+    nothing = (0, 0, 0, 0, 0, 0, 0, None, 0, 0)
+    assert db.execute(ESTIMATED).fetchall() == [("counted", *nothing), ("paused", *nothing)]
+
+
+def test_what_an_index_leads_to_too_many_of_is_taken_from_the_sample(db: Connection) -> None:
+    for status in ("blocked", "queued", "running", "failed", "cancelled"):
+        add(db, status, 12_000)
+        add(db, status, 3, "other")
+    db.execute(
+        "insert into claims (job_id, lease, expires_at) select id, '1 hour', now() + '1 hour'"
+        " from jobs where status = 'running'"
+    )
+    db.execute(
+        "insert into job_dependencies (job_id, parent_id, on_parent_failure)"
+        " select id, id, 'cancel' from jobs where status = 'blocked'"
+    )
+    db.execute(
+        "insert into job_events (job_id, verb, to_status) select id, 'cancel', 'cancelled'"
+        " from jobs where status in ('cancelled', 'failed')"
+    )
+    counted = db.execute(COUNTED).fetchall()
+    assert counted[0][9:] == (24_000, 24_000)
+    assert db.execute(ESTIMATED).fetchall() == counted
+    let_the_sample_miss_everything(db)
+    with db.transaction():
+        before = value(db, READ)
+        [row, _] = db.execute(ESTIMATED).fetchall()
+        assert value(db, READ) - before < 60_000
+    assert (row.queued, row.ready) == (5_000, 5_000)
+    assert 4_990 < row.blocked <= 5_001
+    assert 4_990 < row.running <= 5_001
+    assert 4_990 < row.failed <= 5_001
+    assert 9_990 < row.ended_last_minute <= 10_000
+
+
+@pytest.mark.parametrize("count", [20_000, 60_000])
+def test_a_sample_reads_so_many_pages_however_many_there_are(db: Connection, count: int) -> None:
+    add(db, "cancelled", count * 9 // 10)
+    add(db, "queued", count // 10)
+    with db.transaction():
+        before = value(db, READ)
+        row = one(db, "select * from sampled_jobs(100)")
+        assert value(db, READ) - before <= 100 * 60
+    assert abs(row.queued - count * 0.1) < count * 0.02
+    assert abs(row.cancelled - count * 0.9) < count * 0.05
+
+
+def test_what_waits_is_counted_up_to_a_bound_in_each_lane(db: Connection) -> None:
+    for priority, count in [(0, 3), (1, 8), (2, 5)]:
+        db.execute(
+            "select enqueue_job(p_priority => %s, p_run_at => now() - interval '1 hour')"
+            " from generate_series(1, %s)",
+            [priority, count],
+        )
+    enqueue(db, priority=3, queue="other")
+    enqueue(db, priority=3, queue="other", delay="1 hour")
+    ask = "select queue, queued, ready from waiting_jobs(%s) order by queue"
+    assert db.execute(ask, [9]).fetchall() == [("default", 16, 16), ("other", 2, 1)]
+    assert db.execute(ask, [5]).fetchall() == [("default", 13, 13), ("other", 2, 1)]
+    assert db.execute(ask, [1]).fetchall() == [("default", 3, 3), ("other", 1, 1)]
 
 
 ASK = "select * from claim_next_job(p_worker => %s, p_queues => %s, p_job_types => %s)"

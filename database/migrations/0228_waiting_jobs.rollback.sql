@@ -1,0 +1,1 @@
+drop function job_queue.waiting_jobs(integer);
