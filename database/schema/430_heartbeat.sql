@@ -36,16 +36,20 @@ begin
       update job_queue.claims as claim
          set lease = coalesce(p_lease, claim.lease),
              expires_at = clock_timestamp() + coalesce(p_lease, claim.lease)
-        from held_claims
-       where claim.claim_id = held_claims.claim_id
+       where claim.claim_id = any (array(select held_claims.claim_id from held_claims))
     )
     select
       asked.claim_id,
-      claim.claim_id is not null,
-      coalesce(job.cancel_requested, false)
+      held.claim_id is not null,
+      coalesce(held.cancel_requested, false)
       from unnest(p_claim_ids) as asked (claim_id)
-      left join job_queue.claims as claim on claim.claim_id = asked.claim_id
-      left join job_queue.jobs as job on job.id = claim.job_id;
+      left join lateral (
+        select claim.claim_id,
+               (select job.cancel_requested from job_queue.jobs as job where job.id = claim.job_id)
+          from job_queue.claims as claim
+         where claim.claim_id = asked.claim_id
+        offset 0
+      ) as held (claim_id, cancel_requested) on true;
 end
 $$;
 

@@ -1,7 +1,8 @@
 -- failed -> queued
 --
 -- Each job is a step of its own, so that one whose unique key is held does not spoil the others.
--- Jobs that another transaction has locked are passed over.
+-- The steps go by the unique keys, the order in which enqueue_jobs takes them: two calls that want
+-- the same keys wait for each other, but never in a circle.
 
 create function job_queue.retry_jobs(
   p_queue text default null,
@@ -23,40 +24,39 @@ security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
-set enable_sort = off
 as $$
+declare
+  v_ids uuid[];
+  v_outcomes text[];
+  v_position bigint;
 begin
   if num_nonnulls(p_queue, p_job_type, p_error, p_failed_after, p_failed_before) = 0 then
     perform job_queue.raise_invalid_argument(
       'filter', null, 'Say which jobs; p_failed_before => clock_timestamp() means all.');
   end if;
 
-  for id in
-    select job.id
-      from job_queue.jobs as job
-     where job.failed_at is not null
-       and job.failed_at >= coalesce(p_failed_after, '-infinity')
-       and job.failed_at < coalesce(p_failed_before, 'infinity')
-       and (p_queue is null or job.queue = p_queue)
-       and (p_within_queues is null or job.queue = any (p_within_queues))
-       and (p_job_type is null or job.job_type = p_job_type)
-       and (p_error is null or strpos(job.result ->> 'error', p_error) > 0)
-     order by job.failed_at, job.id
-     limit p_limit
-       for update skip locked
+  v_ids := job_queue.lock_dead_jobs(
+    p_queue, p_job_type, p_error, p_failed_after, p_failed_before, p_limit, p_within_queues);
+  v_outcomes := array_fill('would be retried'::text, array[coalesce(cardinality(v_ids), 0)]);
+  for v_position in
+    select locked.position
+      from unnest(v_ids) with ordinality as locked (id, position)
+     cross join lateral (
+       select job.queue, job.unique_key from job_queue.jobs as job where job.id = locked.id
+       offset 0
+     ) as job
+     where not p_dry_run
+     order by job.queue, job.unique_key, locked.position
   loop
-    outcome := 'would be retried';
-    if not p_dry_run then
-      begin
-        perform job_queue.retry_job(id);
-        outcome := 'retried';
-      exception
-        when sqlstate 'JQ007' then
-          outcome := 'unique key held';
-      end;
-    end if;
-    return next;
+    begin
+      perform job_queue.retry_job(v_ids[v_position]);
+      v_outcomes[v_position] := 'retried';
+    exception
+      when sqlstate 'JQ007' then
+        v_outcomes[v_position] := 'unique key held';
+    end;
   end loop;
+  return query select done.id, done.outcome from unnest(v_ids, v_outcomes) as done (id, outcome);
 end
 $$;
 

@@ -13,9 +13,11 @@ from tests.support import (
     claim,
     enqueue,
     everything,
+    in_another_thread,
     one,
     raises_and_changes_nothing,
     value,
+    wait_until_blocked,
 )
 
 
@@ -381,3 +383,17 @@ def test_progress_is_at_most_64_kibibytes(db: Connection) -> None:
     assert progress(db, job_id)[1] == "x" * 65_000
     with raises_and_changes_nothing(db, "JQ001", "^invalid progress: .* bytes"):
         db.execute(REPORT, [job_id, held.claim_id, Jsonb("x" * 65_536)])
+
+
+def test_keys_are_taken_in_the_order_in_which_enqueue_jobs_takes_them(
+    db: Connection, connect: Callable[[], Connection]
+) -> None:
+    jobs = fail(db, unique_key="b"), fail(db, unique_key="a")
+    client, operator = connect(), connect()
+    client.execute("begin")
+    enqueue(client, unique_key="a")
+    with in_another_thread(lambda: retry(operator, queue="default")) as call:
+        wait_until_blocked(db, operator, by=client)
+        enqueue(client, unique_key="b")  # or each would wait for the other
+        client.execute("commit")
+        assert call.result() == [(job, "unique key held") for job in jobs]

@@ -1,4 +1,4 @@
--- depends: 0226_run_maintenance
+-- depends: 0235_list_events
 
 -- running -> succeeded or queued or failed or cancelled
 --
