@@ -55,6 +55,7 @@ CALLS = {
         "list_jobs(p_after => %(id)s);"
         " list_jobs(10, %(id)s, '{running,failed,blocked}');"
         " list_jobs(10, p_statuses => '{queued}', p_queues => '{keyed}');"
+        " list_jobs(p_unique_key => 'none'); list_jobs(10, p_unique_key => 'key');"
         " list_jobs(10, p_statuses => '{succeeded}', p_created_before => clock_timestamp());"
         " list_jobs(p_created_after => clock_timestamp() + interval '1 hour')"
     ),

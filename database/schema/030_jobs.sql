@@ -49,6 +49,8 @@ create index jobs_lanes_idx on job_queue.jobs (queue, job_type, priority, run_at
 create unique index jobs_held_key_idx on job_queue.jobs (queue, held_key)
   where held_key is not null;
 
+create index jobs_unique_key_idx on job_queue.jobs (unique_key, id) where unique_key is not null;
+
 create index jobs_waiting_for_key_idx
   on job_queue.jobs (queue, concurrency_key, priority, run_at, seq)
   where waits_for_key;
@@ -126,6 +128,8 @@ comment on index job_queue.jobs_lanes_idx is
   'finished job.';
 comment on index job_queue.jobs_held_key_idx is
   'At most one unfinished job for each queue and unique key.';
+comment on index job_queue.jobs_unique_key_idx is
+  'What has become of the jobs with a unique key.';
 comment on index job_queue.jobs_waiting_for_key_idx is
   'The jobs set aside, in the order in which they are put back.';
 comment on index job_queue.jobs_failed_idx is

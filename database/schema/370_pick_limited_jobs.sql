@@ -1,7 +1,9 @@
 -- Changes no status: pick_front for a queue that has a limit.
 --
 -- A job whose concurrency key is at its limit is set aside, with those like it at the front, and
--- the queue is looked at again: no key can stand in the way of another.
+-- the queue is looked at again: no key can stand in the way of another. That happens 20 times at
+-- most, so that no claim takes longer for a million of them than for some thousands; the workers
+-- that sleep are woken, and go on from there.
 
 create function job_queue.pick_limited_jobs(
   p_queue text,
@@ -24,6 +26,7 @@ declare
   v_mine uuid[] := array[]::uuid[];
   v_full uuid[];
   v_pick job_queue.pick;
+  v_looks integer := 0;
 begin
   select * into v_policy from job_queue.queues as queue where queue.queue = p_queue;
   v_wanted := least(p_limit, job_queue.spend_tokens(
@@ -55,6 +58,11 @@ begin
     exit when v_full = '{}';
     v_mine := array(select pick.job_id from unnest(v_picks) as pick);
     perform job_queue.set_jobs_aside(p_queue, v_full, v_mine);
+    v_looks := v_looks + 1;
+    if v_looks = 20 then
+      perform job_queue.wake_workers(array[p_queue]);
+      exit;
+    end if;
   end loop;
 
   perform job_queue.spend_tokens(

@@ -5,7 +5,8 @@
 -- hence the five minutes. And no job has changed before it was created.
 --
 -- Where all the statuses that are asked for have indexes, and these hold few jobs, only those are
--- looked at. Where they hold many, the walk from the newest on meets them soon.
+-- looked at. Where they hold many, the walk from the newest on meets them soon. So it is with a
+-- unique key.
 
 create function job_queue.find_jobs(
   p_limit integer,
@@ -43,7 +44,10 @@ begin
     v_statuses := array(
       select 'failed' where p_statuses is null or 'failed' = any (p_statuses));
   end if;
-  if v_statuses <@ '{blocked,queued,running,failed}' then
+  if p_unique_key is not null then
+    v_few := array(
+      select job.id from job_queue.jobs as job where job.unique_key = p_unique_key limit 10001);
+  elsif v_statuses <@ '{blocked,queued,running,failed}' then
     v_few := job_queue.jobs_by_status(v_statuses, p_queues, 10001);
   end if;
 
@@ -54,7 +58,7 @@ begin
        where job.id = any (v_few)
          and job.id < v_bound
          and job.id >= v_first
-         and job.status = any (v_statuses)
+         and (v_statuses is null or job.status = any (v_statuses))
          and (p_queues is null or job.queue = any (p_queues))
          and (p_job_types is null or job.job_type = any (p_job_types))
          and (p_unique_key is null or job.unique_key = p_unique_key)

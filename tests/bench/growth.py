@@ -85,8 +85,8 @@ def growth(place: Place, sizes: Sizes, results: Results) -> None:
     scenarios.append((beside, sizes.queued[0], sizes.finished))
     for name, queued, finished in scenarios:
         with place.database() as conninfo, connect(conninfo) as connection:
-            _fill(connection, FILL_FINISHED, finished)
-            _fill(connection, FILL_QUEUED, queued)
+            fill(connection, FILL_FINISHED, finished)
+            fill(connection, FILL_QUEUED, queued)
             connection.execute("vacuum analyze")
             connection.execute("checkpoint")
             _cost(connection, sizes, results, name, base, costs, queued if not finished else None)
@@ -99,7 +99,8 @@ def growth(place: Place, sizes: Sizes, results: Results) -> None:
         results.add_series("growth", what, "queued jobs", what, points)
 
 
-def _fill(connection: Connection, statement: str, count: int) -> None:
+def fill(connection: Connection, statement: str, count: int) -> None:
+    """Run a statement that makes so many rows, for some of them at a time."""
     for first in range(0, count, FILL_AT_A_TIME):
         connection.execute(statement, (min(FILL_AT_A_TIME, count - first),))
 

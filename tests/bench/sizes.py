@@ -30,6 +30,8 @@ class Sizes:
     """Queued jobs beside which a claim is measured."""
     finished: int = 10_000_000
     """Finished jobs beside which it is, with the fewest of the queued."""
+    front: int = 1_000_000
+    """Jobs that may not be taken in front of those that may."""
     passed: int = 500_000
     """Jobs that pass through while an old snapshot is held."""
     steps: int = 10
@@ -56,6 +58,7 @@ TINY = Sizes(
     connections=(1,),
     queued=(150, 300),
     finished=200,
+    front=300,
     passed=40,
     steps=2,
     probes=3,

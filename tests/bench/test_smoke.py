@@ -35,6 +35,11 @@ FIGURES = {
         "claim_jobs(100), ms p95: 150 queued, 200 finished",
     },
     "pinned": {"claim and complete, 100 a call, old snapshot, 40 passed"},
+    "front": {
+        "claim_next_job, buffers p50, in front: nothing",
+        "claim_next_job, ms p50, in front: with a key at its limit",
+    },
+    "reads": {"queue_statistics, beside 200 finished", "explain_job, beside 150 finished"},
     "life": {"WAL, payload of 100 bytes, one by one", "disk, payload of 100 bytes, 100 a call"},
     "million": {"drain, all of it", "memory of the API, at most", "memory of the worker, at most"},
 }

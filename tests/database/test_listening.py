@@ -645,3 +645,23 @@ def test_listening_changes_no_table(db: Connection) -> None:
         assert start(db, *queues)
         stop(db, *queues)
     assert everything(db) == before
+
+
+def test_a_claim_that_met_more_jobs_of_a_full_key_than_it_sets_aside_wakes_who_goes_on(
+    db: Connection, connect: Connect
+) -> None:
+    db.execute("select set_queue('q', '{\"key_concurrency_limit\": 1}')")
+    claimed(db, concurrency_key="key")
+    for _ in range(3):
+        db.execute(
+            "select from enqueue_jobs((select jsonb_agg('{\"queue\": \"q\", \"concurrency_key\":"
+            ' "key"}\'::jsonb) from generate_series(1, 7000)))'
+        )
+    other = enqueue(db, queue="q", concurrency_key="other")
+    worker = connect()
+    assert start(worker, "q")
+    assert db.execute("select * from claim_next_job()").fetchall() == []
+    assert value(db, "select count(*) from jobs where waits_for_key") >= 20_000
+    assert heard(db, worker) == [[channel("q")]]
+    assert claim(db).id == other
+    assert heard(db, worker) == [[]]

@@ -1,0 +1,103 @@
+"""What is measured beside very many jobs that matter to nobody just then: one function a part."""
+
+import time
+
+from tests.bench.calls import Calls
+from tests.bench.growth import FILL_AT_A_TIME, FILL_FINISHED, WARMING, fill
+from tests.bench.parts import percentile, value
+from tests.bench.place import Connection, Place, connect
+from tests.bench.results import Results
+from tests.bench.sizes import Sizes
+
+# What stands before the jobs that may be taken: each of these jobs is older than those.
+FRONTS = {
+    "nothing": "",
+    "of another type": "'other', 'default', 1, clock_timestamp(), null",
+    "in a paused queue": "'noop', 'paused', 1, clock_timestamp(), null",
+    "of a better priority, in an hour": (
+        "'noop', 'default', 0, clock_timestamp() + interval '1 hour', null"
+    ),
+    "with a key at its limit": "'noop', 'keyed', 1, clock_timestamp(), 'full'",
+}
+FILL_FRONT = """
+insert into job_queue.jobs (job_type, queue, priority, run_at, concurrency_key)
+select {} from generate_series(1, %s)
+"""
+EXPLAIN_CLAIM = (
+    "explain (analyze, buffers, format json) select * from job_queue.claim_next_job("
+    "p_worker => 'explained', p_queues => '{paused,keyed,default}', p_job_types => '{noop}')"
+)
+EXPLAINED = "select job_id, claim_id from job_queue.claims where worker = 'explained'"
+
+# What people and programs ask of a queue, besides work.
+READS = {
+    "list_jobs": "select * from job_queue.list_jobs()",
+    "list_jobs, queued": "select * from job_queue.list_jobs(p_statuses => '{queued}')",
+    "list_jobs, failed": "select * from job_queue.list_jobs(p_statuses => '{failed}')",
+    "list_dead_jobs": "select * from job_queue.list_dead_jobs()",
+    "list_queues": "select * from job_queue.list_queues()",
+    "list_events": "select * from job_queue.list_events()",
+    "queue_statistics": "select * from job_queue.queue_statistics",
+    "explain_job": (
+        "select * from job_queue.explain_job((select id from job_queue.jobs where claimable"
+        " order by queue, job_type, priority, run_at, seq limit 1))"
+    ),
+    "check_health": "select * from job_queue.check_health()",
+    "run_maintenance": "select job_queue.run_maintenance()",
+}
+
+
+def front(place: Place, sizes: Sizes, results: Results) -> None:
+    """What a claim costs that finds very many jobs before its own which may not be taken."""
+    base: dict[str, str] = {}
+    for name, columns in FRONTS.items():
+        with place.database() as conninfo, connect(conninfo) as connection:
+            connection.execute("select job_queue.pause_queue('paused')")
+            connection.execute(
+                "select job_queue.set_queue('keyed', '{\"key_concurrency_limit\": 1}')"
+            )
+            connection.execute(
+                "select job_queue.enqueue_job(p_queue => 'keyed', p_concurrency_key => 'full')"
+            )
+            connection.execute("select from job_queue.claim_next_job(p_queues => '{keyed}')")
+            if columns:
+                fill(connection, FILL_FRONT.format(columns), sizes.front)
+            connection.execute("vacuum analyze")
+            _measure_claims(connection, sizes, results, name, base)
+
+
+def _measure_claims(
+    connection: Connection, sizes: Sizes, results: Results, name: str, base: dict[str, str]
+) -> None:
+    calls = Calls(connection)
+    buffers, milliseconds = [], []
+    for _ in range(WARMING + sizes.probes):
+        calls.enqueue(0)
+        top = value(connection, EXPLAIN_CLAIM)[0]
+        buffers.append(top["Plan"]["Shared Hit Blocks"] + top["Plan"]["Shared Read Blocks"])
+        milliseconds.append(top["Execution Time"])
+        [claim] = connection.execute(EXPLAINED).fetchall()
+        calls.complete((claim[0], claim[1]))
+    for unit, values in (("buffers", buffers[WARMING:]), ("ms", milliseconds[WARMING:])):
+        what = f"claim_next_job, {unit} p50, in front: {name}"
+        results.add("front", what, unit, [percentile(values, 0.5)], base.get(unit))
+        base.setdefault(unit, what)
+    results.add("front", f"the slowest claim of all, in front: {name}", "ms", [max(milliseconds)])
+
+
+def reads(place: Place, sizes: Sizes, results: Results) -> None:
+    """What lists, statistics and maintenance cost beside few jobs and beside many."""
+    for finished in (sizes.queued[0], sizes.finished):
+        with place.database() as conninfo, connect(conninfo) as connection:
+            fill(connection, FILL_FINISHED, finished)
+            Calls(connection).enqueue_many(min(sizes.queued[0], FILL_AT_A_TIME), 1000)
+            connection.execute("vacuum analyze")
+            for name, statement in READS.items():
+                times = []
+                for _ in range(1 + max(sizes.rounds, 1)):
+                    start = time.perf_counter()
+                    connection.execute(statement).fetchall()
+                    times.append((time.perf_counter() - start) * 1e3)
+                what = f"{name}, beside {finished:,} finished"
+                beside = f"{name}, beside {sizes.queued[0]:,} finished"
+                results.add("reads", what, "ms", times[1:], None if what == beside else beside)
