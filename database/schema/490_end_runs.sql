@@ -1,15 +1,15 @@
 -- running -> succeeded or queued or failed or cancelled
 --
--- Its first step is the fence: whoever deletes the claim has ended the run; where it is gone, or is
--- another job's, the run is left alone. What becomes of the job is decided in the UPDATE, on the
--- row as it is once it is locked, so that a cancel_job which was just changing it counts.
+-- Its first step is the fence: a run whose claim is gone, or is another job's, is left alone. What
+-- becomes of the job is decided in the UPDATE, on the row as it is once it is locked, so that a
+-- cancel_job which was just changing it counts.
 --
--- Claims are deleted in the order of their numbers, and then their jobs are changed in the same
+-- Claims are locked in the order of their numbers, and then their jobs are changed in the same
 -- order. Of two calls with one claim, the second waits for the first one's transaction at the
 -- claim's row and then finds it gone.
 --
--- Where there is no claim at all it returns before the query: planned while the table is empty,
--- that would scan it ever after.
+-- Each claim is looked up by itself, and deleted by its number: a join might begin with all the
+-- claims there are, and all the dead ones, once the planner has seen the table empty.
 
 create function job_queue.end_runs(
   p_verb text,
@@ -33,22 +33,22 @@ declare
   v_uncounted integer := (p_verb in ('snooze', 'release', 'reclaim'))::integer;
   v_due text[];
 begin
-  if pg_relation_size('job_queue.claims') = 0 then
-    return v_statuses;
-  end if;
   for v_run in
-    with given as materialized (
-      select distinct on (run.claim_id, run.job_id) run.*
-        from unnest(p_runs) with ordinality as run (
-               job_id, claim_id, result, error, retryable, delay, position)
-       order by run.claim_id, run.job_id, run.position
+    with held as materialized (
+      select given.*, claim.queue, claim.concurrency_key,
+             case when p_verb in ('fail', 'time_out', 'reclaim') then
+               jsonb_build_object('error', left(given.error, 10000)) end as detail
+        from (select distinct on (run.claim_id, run.job_id) run.*
+                from unnest(p_runs) with ordinality as run (
+                       job_id, claim_id, result, error, retryable, delay, position)
+               order by run.claim_id, run.job_id, run.position) as given
+       cross join lateral (
+         select claim.queue, claim.concurrency_key from job_queue.claims as claim
+          where claim.claim_id = given.claim_id and claim.job_id = given.job_id for update) as claim
     ),
     ended as (
       delete from job_queue.claims as claim
-       using given where claim.claim_id = given.claim_id and claim.job_id = given.job_id
-      returning given.*, claim.queue, claim.concurrency_key,
-                case when p_verb in ('fail', 'time_out', 'reclaim') then
-                  jsonb_build_object('error', left(given.error, 10000)) end as detail
+       where claim.claim_id = any (array(select held.claim_id from held))
     ),
     changed as (
       update job_queue.jobs as job
@@ -56,17 +56,17 @@ begin
            = (select after.status, after.status = 'queued', job.attempts - v_uncounted,
                      job.losses + (p_verb = 'reclaim')::integer,
                      case after.status when 'queued' then job_queue.next_run_at(p_verb, job.run_at,
-                       ended.delay, job.attempts, job.retry_delay, job.retry_delay_max)
+                       held.delay, job.attempts, job.retry_delay, job.retry_delay_max)
                      else job.run_at end,
                      case after.status when 'queued' then job.held_key end,
-                     case after.status when 'succeeded' then ended.result
-                                       when 'failed' then ended.detail end,
+                     case after.status when 'succeeded' then held.result
+                                       when 'failed' then held.detail end,
                      case after.status when 'failed' then clock_timestamp() end, clock_timestamp()
-                from (select job_queue.status_after(p_verb, job.cancel_requested, ended.retryable,
+                from (select job_queue.status_after(p_verb, job.cancel_requested, held.retryable,
                         job.attempts, job.max_attempts, job.losses, job.max_losses) as status
                       offset 0) as after)
-        from ended where job.id = ended.job_id
-      returning ended.*, job.status, job.attempts + v_uncounted as attempt,
+        from held where job.id = held.job_id
+      returning held.*, job.status, job.attempts + v_uncounted as attempt,
               case when job.claimable and job.run_at <= clock_timestamp() then job.queue end as due
     ),
     recorded as (

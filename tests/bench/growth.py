@@ -158,9 +158,9 @@ def pinned(place: Place, sizes: Sizes, results: Results) -> None:
 
     In two databases, in turns: a snapshot in one holds up no vacuum in the other.
     """
-    step = max(sizes.passed // sizes.steps, 1)
-    singles = max(sizes.probes, 1)
-    batches = max(sizes.probes // 10, 1)
+    singles, batches = sizes.calls, max(sizes.bulk // 100, 1)
+    measured = singles + 100 * batches  # long enough to have its share of sweeps and recoveries
+    step = max(sizes.passed // sizes.steps, measured)
     curves: dict[str, list[tuple[float, float]]] = {}
     with (
         place.database() as free,
@@ -170,19 +170,17 @@ def pinned(place: Place, sizes: Sizes, results: Results) -> None:
         connect(held) as held_connection,
     ):
         sides = {"free": free_connection, "old snapshot": held_connection}
-        for connection in sides.values():
-            Calls(connection).enqueue_many(singles + 100 * batches, 1000)
         for number in range(sizes.steps + 1):
             for side, connection in sides.items():
                 calls = Calls(connection)
-                if number:
-                    calls.pass_through(step, min(1000, step))
+                if number and step > measured:
+                    calls.pass_through(step - measured, min(1000, step - measured))
+                calls.enqueue_many(measured, 1000)
                 for what, per_second in (
                     ("one by one", _single_rate(calls, singles)),
                     ("100 a call", _batch_rate(calls, batches)),
                 ):
                     curves.setdefault(f"{what}, {side}", []).append((number * step, per_second))
-                calls.enqueue_many(singles + 100 * batches, 1000)
     for what in ("one by one", "100 a call"):
         without, with_it = curves[f"{what}, free"], curves[f"{what}, old snapshot"]
         late = slice(len(without) - max(len(without) // 3, 1), None)
