@@ -1,6 +1,6 @@
 """Measures the queue: its functions, its workers and its API. It is no part of the test suite.
 
-    python -m tests.bench                           all parts, as large as the README says: hours
+    python -m tests.bench                           all parts, as the README has them: half an hour
     python -m tests.bench drain latency             some parts
     python -m tests.bench growth --queued 10000,1000000 --finished 0 --passed 100000
     python -m tests.bench --tiny                    all parts, in seconds, to see that they work

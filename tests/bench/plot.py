@@ -64,6 +64,7 @@ def _growth(series: list[Series], measured: Any) -> Any:
             )
         place.set_xscale("log")
         _dress(place, title, "jobs queued")
+    places[0].get_legend().remove()  # it is that of the other
     return figure
 
 
