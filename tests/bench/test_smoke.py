@@ -34,7 +34,7 @@ FIGURES = {
         "claim_next_job, buffers/job: 300 queued, old snapshot, 40 passed",
         "claim_jobs(100), ms p95: 150 queued, 200 finished",
     },
-    "pinned": {"claim and complete, 100 a call, old snapshot, 40 passed"},
+    "pinned": {"claim and complete, 100 a call, old snapshot, 210 passed"},
     "front": {
         "claim_next_job, buffers p50, in front: nothing",
         "claim_next_job, ms p50, in front: with a key at its limit",

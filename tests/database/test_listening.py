@@ -654,7 +654,7 @@ def test_a_claim_that_met_more_jobs_of_a_full_key_than_it_sets_aside_wakes_who_g
     claimed(db, concurrency_key="key")
     for _ in range(3):
         db.execute(
-            "select from enqueue_jobs((select jsonb_agg('{\"queue\": \"q\", \"concurrency_key\":"
+            'select from enqueue_jobs((select jsonb_agg(\'{"queue": "q", "concurrency_key":'
             ' "key"}\'::jsonb) from generate_series(1, 7000)))'
         )
     other = enqueue(db, queue="q", concurrency_key="other")
