@@ -7,16 +7,16 @@
     python -m tests.bench.plot results.json --to DIRECTORY
                                                     plots; needs tests/bench/requirements.txt
 
-The parts: enqueue, bulk, claim, drain, latency, post, growth, pinned, front, reads, life, million;
-what each one measures is said in parts.py, growth.py and depth.py. It prints a table and saves
-JSON.
+The parts: enqueue, bulk, claim, drain, latency, post, growth, pinned, front, reads, prune, life,
+million; what each one measures is said in parts.py, growth.py and depth.py. It prints a table and
+saves JSON.
 
 It makes databases of its own, and drops them, on the server that --database or TEST_DATABASE_URL
 names, as a role that may create databases and roles; without, on an embedded server, which it
 starts. Use a server that does nothing else. How that is set is in the JSON: fsync and
 synchronous_commit should be on. Besides the queue's public functions it uses the real worker
 and the real API, which take their settings from WORKER_... and API_... as ever. Only the millions
-of rows among which growth, front and reads look for something are written straight into the
+of rows among which growth, front, reads and prune look for something are written straight into the
 tables.
 
 What is compared is measured in turns, and the ratio is the median of the ratios within each turn:
@@ -52,6 +52,7 @@ PARTS: dict[str, Callable[[Place, Sizes, Results], None]] = {
     "pinned": growth.pinned,
     "front": depth.front,
     "reads": depth.reads,
+    "prune": depth.prune,
     "life": growth.life,
     "million": growth.million,
 }

@@ -1,11 +1,12 @@
 """What is measured beside very many jobs that matter to nobody just then: one function a part."""
 
+import json
 import time
 
 from tests.bench.calls import Calls
 from tests.bench.growth import FILL_AT_A_TIME, FILL_FINISHED, WARMING, fill
-from tests.bench.parts import percentile, value
-from tests.bench.place import Connection, Place, connect
+from tests.bench.parts import ALL_ENDED, percentile, value
+from tests.bench.place import Connection, Place, connect, wait_until
 from tests.bench.results import Results
 from tests.bench.sizes import Sizes
 
@@ -28,6 +29,25 @@ EXPLAIN_CLAIM = (
     "p_worker => 'explained', p_queues => '{paused,keyed,default}', p_job_types => '{noop}')"
 )
 EXPLAINED = "select job_id, claim_id from job_queue.claims where worker = 'explained'"
+
+FILL_EXPIRED = """
+with filled as (
+  insert into job_queue.jobs (id, job_type, payload, status, claimable, attempts, queue,
+                              created_at, updated_at)
+  select (lpad(to_hex((extract(epoch from now() - interval '8 days') * 1000)::bigint), 12, '0')
+          || '7' || substr(md5(random()::text), 1, 19))::uuid,
+         'noop', '{{}}', 'succeeded', false, 1, 'default', now() - interval '8 days',
+         now() - interval '8 days'
+    from generate_series(1, {}) as i
+  returning id
+)
+insert into job_queue.job_events (job_id, verb, from_status, to_status)
+select filled.id, step.verb, step.before, step.after
+  from filled
+ cross join (values ('enqueue', null, 'queued'), ('claim', 'queued', 'running'),
+                    ('complete', 'running', 'succeeded')) as step (verb, before, after)
+"""
+EXPIRED = "select count(*) from job_queue.jobs where updated_at < now() - interval '1 day'"
 
 # What people and programs ask of a queue, besides work.
 READS = {
@@ -101,3 +121,43 @@ def reads(place: Place, sizes: Sizes, results: Results) -> None:
                 what = f"{name}, beside {finished:,} finished"
                 beside = f"{name}, beside {sizes.queued[0]:,} finished"
                 results.add("reads", what, "ms", times[1:], None if what == beside else beside)
+
+
+def prune(place: Place, sizes: Sizes, results: Results) -> None:
+    """A worker drains a backlog while it also prunes jobs that have expired, and while it does not.
+
+    In turns. What is pruned was enqueued at one time, and lies in the table as it was filled.
+    """
+    rates: dict[str, list[float]] = {"1000 years": [], "7 days": []}
+    pruned: list[float] = []
+    jobs = 5 * sizes.drain
+    with place.database() as conninfo, connect(conninfo) as connection:
+        fill(connection, FILL_EXPIRED.format("%s"), sizes.expired)
+        connection.execute("vacuum analyze")
+        for _ in range(max(sizes.rounds, 1)):
+            for keep, values in rates.items():
+                policy = json.dumps({"keep_succeeded": keep, "paused": True})
+                connection.execute("select job_queue.set_queue('default', %s)", (policy,))
+                Calls(connection).enqueue_many(jobs, min(sizes.batch, jobs))
+                start, before = connection.execute(f"select now(), ({EXPIRED})").fetchall()[0]
+                with place.workers(conninfo, 1):
+                    if keep == "7 days":
+                        wait_until(connection, f"select ({EXPIRED}) <= %s", (max(before - 1, 0),))
+                    before = value(connection, EXPIRED)
+                    connection.execute("select job_queue.resume_queue('default')")
+                    wait_until(connection, ALL_ENDED)
+                    after = value(connection, EXPIRED)
+                seconds = value(
+                    connection,
+                    "select extract(epoch from max(at) filter (where verb = 'complete')"
+                    " - min(at) filter (where verb = 'claim'))::float8"
+                    " from job_queue.job_events where at > %s",
+                    start,
+                )
+                values.append(jobs / seconds)
+                if keep == "7 days":
+                    pruned.append((before - after) / seconds)
+    base = "drain by one worker, nothing to prune"
+    results.add("prune", base, "jobs/s", rates["1000 years"])
+    results.add("prune", "drain by one worker, while it prunes", "jobs/s", rates["7 days"], base)
+    results.add("prune", "pruned meanwhile", "jobs/s", pruned)

@@ -32,6 +32,8 @@ class Sizes:
     """Finished jobs beside which it is, with the fewest of the queued."""
     front: int = 1_000_000
     """Jobs that may not be taken in front of those that may."""
+    expired: int = 1_000_000
+    """Finished jobs that have expired."""
     passed: int = 500_000
     """Jobs that pass through while an old snapshot is held."""
     steps: int = 10
@@ -59,6 +61,7 @@ TINY = Sizes(
     queued=(150, 300),
     finished=200,
     front=300,
+    expired=5000,
     passed=40,
     steps=2,
     probes=3,

@@ -40,6 +40,7 @@ FIGURES = {
         "claim_next_job, ms p50, in front: with a key at its limit",
     },
     "reads": {"queue_statistics, beside 200 finished", "explain_job, beside 150 finished"},
+    "prune": {"drain by one worker, while it prunes"},
     "life": {"WAL, payload of 100 bytes, one by one", "disk, payload of 100 bytes, 100 a call"},
     "million": {"drain, all of it", "memory of the API, at most", "memory of the worker, at most"},
 }
