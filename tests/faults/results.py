@@ -1,6 +1,7 @@
 """What a scenario came to: the checker's verdict, and what the faults cost."""
 
 import bisect
+import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -43,8 +44,8 @@ class Result:
     """Runs that ended a second, before the first fault."""
     recovery: float | None = None
     """The longest time from the end of a fault until throughput was back; None: never."""
-    lowest: int = 0
-    """The fewest runs that ended in one second from the first fault on."""
+    standstill: float = 0.0
+    """The longest time from the first fault on in which no run ended."""
     throughput_lost: float = 0.0
     """The part of the runs that did not end, from the first fault to the end of the load."""
     drain: float = 0.0
@@ -77,7 +78,8 @@ class Result:
         warm = measured - begin
         self.before = _count(times, warm, first) / max(first - warm, WINDOW)
         last = end - begin
-        self.lowest = min(self.a_second[int(first) : int(last)], default=0)
+        since = [at for at in [first, *times, last] if first <= at <= last]
+        self.standstill = max(b - a for a, b in itertools.pairwise(since))
         waits = [recovery_time(times, after, self.before, last) for _, _, after in self.injected]
         known = [wait for wait in waits if wait is not None]
         self.recovery = None if len(known) < len(waits) else max(known, default=0.0)
@@ -107,7 +109,7 @@ def _count(times: Sequence[float], begin: float, end: float) -> int:
 def table(results: Sequence[Result]) -> str:
     """Return the results as a table of Markdown."""
     head = ["scenario", "jobs", "faults", "lost", "doubled", "other", "unknown outcomes"]
-    head += ["before, runs/s", "lowest", "recovery, s", "throughput lost"]
+    head += ["before, runs/s", "standstill, s", "recovery, s", "throughput lost"]
     rows = [head, ["---"] * len(head)]
     for one in results:
         other = sum(one.wrong.values()) - one.wrong.get("lost", 0) - _doubled(one)
@@ -121,7 +123,7 @@ def table(results: Sequence[Result]) -> str:
                 str(other),
                 str(sum(ways.get("unknown", 0) for ways in one.calls.values())),
                 f"{one.before:.0f}",
-                str(one.lowest),
+                f"{one.standstill:.1f}",
                 "not within the run" if one.recovery is None else f"{one.recovery:.1f}",
                 f"{max(one.throughput_lost, 0):.0%}",
             ]
