@@ -5,15 +5,17 @@ docstring says what else to expect.
 """
 
 import contextlib
+import itertools
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import psycopg
 
-from tests.faults.system import LEASE, Layout, System
+from tests.faults.system import LEASE, Layout, System, migrate_to
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,56 @@ def drop_packets(system: System, seconds: float) -> None:
         time.sleep(4)
 
 
+@scenario(Layout(namespace=True))
+def part_network(system: System, seconds: float) -> None:
+    """Drop the workers' packets in their own network namespace, for longer than a lease.
+
+    Other than with drop_packets, connections may live on afterwards, with what was under way.
+    """
+    goes_on = _until(seconds)
+    while goes_on():
+        with system.fault("packets dropped"):
+            system.drop_packets(True)
+            time.sleep(LEASE + 3)
+            system.drop_packets(False)
+        time.sleep(8)
+
+
+@scenario(Layout(clock=True))
+def wrong_clock(system: System, seconds: float) -> None:
+    """Put the clock of the workers' host an hour forward, then back, while they work.
+
+    All times are the database's: nothing happens.
+    """
+    goes_on = _until(seconds)
+    while goes_on():
+        for offset in ("+3600", "-3600"):
+            with system.fault(f"clock {offset} s"):
+                system.set_clock(offset)
+                environment = {**os.environ, **system.worker_environment}
+                seen = float(subprocess.check_output(["date", "+%s"], env=environment))
+                assert abs(seen - time.time() - float(offset)) < 60, "the clock is not wrong"
+                time.sleep(LEASE + 1)
+    system.set_clock("+0")
+
+
+@scenario(Layout(migrated=190))
+def migrate(system: System, seconds: float) -> None:
+    """Apply the last migrations under load, again where one found a lock taken.
+
+    A call may fail in the moment in which its function is replaced.
+    """
+    conninfo = system.server.conninfo(dbname=system.dbname)
+    with system.fault("migrations"):
+        for attempt in itertools.count(1):
+            try:
+                migrate_to(conninfo)
+            except psycopg.errors.LockNotAvailable:
+                continue
+            system.notes.append(f"migrated in {attempt} attempts")
+            break
+
+
 @scenario(Layout(pooler=True))
 def pooler(system: System, seconds: float) -> None:
     """PgBouncer in transaction mode between everything, killed and started again."""
@@ -258,22 +310,27 @@ def pooler(system: System, seconds: float) -> None:
 @scenario(Layout(standby="sync"))
 def promote_synchronous(system: System, seconds: float) -> None:
     """Kill the primary and promote a synchronous standby. Nothing acknowledged is missing."""
-    _fail_over(system, seconds)
+    _fail_over(system, seconds, lag=0)
 
 
 @scenario(Layout(standby="async"), may_lose=True)
 def promote_asynchronous(system: System, seconds: float) -> None:
-    """Kill the primary and promote an asynchronous standby.
+    """Kill the primary and promote an asynchronous standby that lags half a second behind.
 
-    The last transactions that the primary has acknowledged may be missing, and with them jobs,
-    claims and completions: what is missing is told, not judged.
+    What the primary has acknowledged since may be missing: jobs, claims and completions. What is
+    missing is told, not judged; all that is there must end.
     """
-    _fail_over(system, seconds)
+    _fail_over(system, seconds, lag=0.5)
 
 
-def _fail_over(system: System, seconds: float) -> None:
+def _fail_over(system: System, seconds: float, lag: float) -> None:
     assert system.standby is not None
     time.sleep(min(seconds, 5.0))
+    if lag:
+        with system.observe() as connection:
+            for (pid,) in connection.execute("select pid from pg_stat_replication"):
+                os.kill(pid, signal.SIGSTOP)
+        time.sleep(lag)
     with system.fault("the primary is killed, the standby promoted"):
         old = system.server
         for pid in [old.postmaster, *_children_of(old.postmaster)]:

@@ -4,6 +4,8 @@ The server keeps what it acknowledges: fsync and synchronous_commit are on. All 
 its data, its logs and its ports to itself, and is gone at the end.
 """
 
+import contextlib
+import io
 import os
 import pwd
 import random
@@ -17,16 +19,18 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL
 from typing import Any
+from urllib.parse import urlencode
 
 import psycopg
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from yoyo import get_backend, read_migrations
 
-from database.local import migrate
+from database.local import MIGRATIONS
 from tests.bench.place import ROOT, program
 from tests.faults import load
 from tests.worker.proxy import Proxy
@@ -50,10 +54,16 @@ SETTINGS = {
     "log_line_prefix": "%m [%p] %u ",
 }
 
-_PREPARATION = f"""
+HOST_ADDRESS, INSIDE_ADDRESS = "10.213.7.1", "10.213.7.2"
+"""Of the network that workers in a namespace have."""
+
+_LOGINS = f"""
 create role {WORKER} login in role job_queue_worker;
 create role {API} login in role job_queue_client, job_queue_worker, job_queue_operator;
 create role {CLIENT} login in role job_queue_client, job_queue_worker, job_queue_operator;
+"""
+
+_TABLES = f"""
 create table public.orders (ref text primary key);
 create table public.effects (job_id uuid, claim_id bigint);
 grant insert on public.orders to {CLIENT};
@@ -160,28 +170,31 @@ def prepare(directory: Path) -> Path:
     try:
         with psycopg.connect(server.conninfo(dbname="postgres"), autocommit=True) as connection:
             connection.execute(f"create database {DATABASE}")
-        with open(os.devnull, "w") as nowhere, _stdout_to(nowhere.fileno()):
-            migrate(server.conninfo())
+        migrate_to(server.conninfo())
         with psycopg.connect(server.conninfo(), autocommit=True) as connection:
-            connection.execute(_PREPARATION)
+            connection.execute(_LOGINS + _TABLES)
             set_policies(connection)
     finally:
         server.stop()
     return data
 
 
-@contextmanager
-def _stdout_to(file: int) -> Iterator[None]:
-    """Send what is printed elsewhere: yoyo shows what the functions return."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(file, 1)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
+def migrate_to(conninfo: str, last: int | None = None) -> None:
+    """Apply the migrations, all or those up to a number, that this database lacks."""
+    backend = get_backend(f"postgresql+psycopg:///?{urlencode(conninfo_to_dict(conninfo))}")
+    chosen = read_migrations(str(MIGRATIONS)).filter(
+        lambda step: last is None or int(step.id[:4]) <= last
+    )
+    with (
+        contextlib.redirect_stdout(io.StringIO()),  # where yoyo shows what functions return
+        closing(backend.connection),
+        backend.lock(),
+    ):
+        backend.apply_migrations(backend.to_apply(chosen))
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True)
 
 
 def set_policies(connection: psycopg.Connection[Any]) -> None:
@@ -223,6 +236,10 @@ class Layout:
     """Megabytes that the data directory has, the data included."""
     migrated: int | None = None
     """The last migration that has been applied when the load begins."""
+    clock: bool = False
+    """Whether the workers have a clock of their own, which System.set_clock sets."""
+    namespace: bool = False
+    """Whether the workers have a network of their own, which System.drop_packets breaks."""
 
 
 class System:
@@ -263,6 +280,8 @@ class System:
         own(disk)
         data = disk / "data"
         subprocess.run(["cp", "-a", template, data], check=True)
+        with (data / "pg_hba.conf").open("a") as file:
+            file.write(f"host all all {HOST_ADDRESS}/30 trust\n")
         return data
 
     def start(self) -> None:
@@ -271,7 +290,13 @@ class System:
         self.server.log = self.directory / "disk.log"
         self.server.log.touch()
         own(self.server.log)
+        if self.layout.namespace:
+            self._make_namespace()
         self.server.start()
+        if self.layout.migrated is not None:
+            self._make_old_database(self.layout.migrated)
+        if self.layout.clock:
+            self._make_clock()
         if self.layout.standby:
             self._follow(self.layout.standby)
         if self.layout.pooler:
@@ -287,7 +312,7 @@ class System:
     def _follow(self, kind: str) -> None:
         data = self.directory / "standby"
         self.standby = Server(data)
-        self.standby.settings["hot_standby_feedback"] = "on"
+        self.standby.settings["wal_retrieve_retry_interval"] = "200ms"
         name = "standby"
         data.mkdir(mode=0o700)
         own(data)
@@ -303,8 +328,55 @@ class System:
                 connection.execute("select pg_reload_conf()")
             self.wait_until("select bool_or(sync_state = 'sync') from pg_stat_replication")
 
+    def _make_old_database(self, last: int) -> None:
+        with self.observe() as connection:
+            connection.execute("create database before")
+        self.dbname = "before"
+        migrate_to(self.server.conninfo(dbname=self.dbname), last)
+        with self.observe() as connection:
+            connection.execute(_TABLES)
+            set_policies(connection)
+
+    def _make_clock(self) -> None:
+        library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+        if library is None:
+            raise FileNotFoundError("libfaketime is not installed")
+        self.set_clock("+0")
+        self.worker_environment |= {
+            "LD_PRELOAD": str(library),
+            "FAKETIME_TIMESTAMP_FILE": str(self.directory / "clock"),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def set_clock(self, offset: str) -> None:
+        """Put the workers' clock forward or back."""
+        draft = self.directory / "clock.draft"
+        draft.write_text(f"{offset}\n")
+        draft.replace(self.directory / "clock")
+
+    def _make_namespace(self) -> None:
+        name = f"faults{os.getpid()}"
+        _ip("netns", "add", name)
+        self._stack.callback(_ip, "netns", "delete", name)
+        _ip("link", "add", name, "type", "veth", "peer", "name", "inside", "netns", name)
+        _ip("address", "add", f"{HOST_ADDRESS}/30", "dev", name)
+        _ip("link", "set", name, "up")
+        _ip("-n", name, "address", "add", f"{INSIDE_ADDRESS}/30", "dev", "inside")
+        _ip("-n", name, "link", "set", "inside", "up")
+        self.server.settings["listen_addresses"] += f",{HOST_ADDRESS}"
+        self.worker_command = ["ip", "netns", "exec", name]
+
+    def drop_packets(self, is_on: bool) -> None:
+        """Drop all packets to and from the workers, or no more."""
+        for chain in ("INPUT", "OUTPUT"):
+            rule = ["iptables", "--wait", "-A" if is_on else "-D", chain, "-j", "DROP"]
+            subprocess.run([*self.worker_command, *rule], check=True)
+
     def conninfo(self, user: str) -> str:
         """Return how whoever this is connects to the queue."""
+        if self.layout.namespace and user == WORKER:
+            return make_conninfo(self.server.conninfo(user, self.dbname), host=HOST_ADDRESS)
         if self.proxy is not None and user == WORKER:
             return str(self.proxy.conninfo)
         if self.layout.pooler:
