@@ -57,9 +57,10 @@ def flaky(context: Context, ref: str) -> str:
 
 
 @handler("hopeless")
-def hopeless(context: Context, ref: str) -> None:
+def hopeless(context: Context, ref: str, seconds: float = 0.0) -> None:
     """Fail for good."""
     _begin(context)
+    context.sleep(seconds)
     raise Fail(ref)
 
 

@@ -18,8 +18,9 @@ from psycopg.types.json import Jsonb
 from tests.faults.history import IN_A_TRANSACTION
 from tests.faults.log import Log
 
-LIMITS = {"limited": 3}
+LIMITS = {"limited": 2}
 KEY_LIMITS = {"keyed": 1}
+"""So low that jobs have to wait for each other."""
 SCHEDULES = ("every-minute-1", "every-minute-2")
 GIVING_UP = {"hopeless"}
 """The types of jobs that may fail before their attempts are used up."""
@@ -83,14 +84,16 @@ def a_job(chance: random.Random, ref: str, parents: list[str]) -> Job:
             job |= {"job_type": "quick", "depends_on": chance.sample(parents, min(2, len(parents)))}
         case "unique":
             job |= {"job_type": "slow", "payload": {"ref": ref, "seconds": seconds}}
-            job["unique_key"] = f"key {chance.randrange(8)}"
+            job["unique_key"] = f"key {chance.randrange(5)}"
         case "mortal":
-            job |= {"job_type": "hopeless", "unique_key": f"key {chance.randrange(8)}"}
+            job |= {"job_type": "hopeless", "payload": {"ref": ref, "seconds": seconds}}
+            job["unique_key"] = f"key {chance.randrange(5)}"
         case "limited":
-            job |= {"job_type": "slow", "payload": {"ref": ref, "seconds": seconds / 10}}
+            job |= {"job_type": "slow", "payload": {"ref": ref, "seconds": seconds / 2}}
             job["queue"] = "limited"
         case "keyed":
-            job |= {"job_type": "quick", "queue": "keyed"}
+            job |= {"job_type": "slow", "payload": {"ref": ref, "seconds": seconds / 2}}
+            job["queue"] = "keyed"
             job["concurrency_key"] = f"key {chance.randrange(3)}"
         case "by hand":
             job |= {"queue": BY_HAND, "max_attempts": 2, "retry_delay_seconds": 0.1}
