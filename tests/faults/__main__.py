@@ -35,12 +35,12 @@ logger = logging.getLogger("tests.faults")
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
-WARM_UP = 3.0
-BEFORE = 5.0
-AFTER = 6.0
+WARM_UP = 2.0
+BEFORE = 4.0
+AFTER = 5.0
 """Seconds of load until it is measured, until the first fault, and after the last."""
 LONGEST_DRAIN = 120.0
-SHORT, MEDIUM, LONG = 8.0, 30.0, 180.0
+SHORT, MEDIUM, LONG = 6.0, 30.0, 180.0
 
 _ALL_HAVE_ENDED = """
 select not exists (

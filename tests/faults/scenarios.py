@@ -59,76 +59,42 @@ def _until(seconds: float) -> Callable[[], bool]:
     return lambda: time.monotonic() < end
 
 
-@scenario(short=True)
-def kill_workers(system: System, seconds: float) -> None:
-    """Kill -9 a worker every two seconds, and start another.
-
-    Its jobs run again when its lease has run out; one that three workers were lost with fails.
-    """
-    goes_on = _until(seconds)
-    while goes_on():
-        with system.fault("kill -9 of a worker"):
-            system.kill_worker(system.chance.choice(system.running_workers()))
-            system.start_worker()
-        time.sleep(2)
+def _kill_worker(system: System) -> None:
+    with system.fault("kill -9 of a worker"):
+        system.kill_worker(system.chance.choice(system.running_workers()))
+        system.start_worker()
 
 
-@scenario(short=True)
-def freeze_workers(system: System, seconds: float) -> None:
-    """SIGSTOP all workers but one for longer than a lease, then SIGCONT.
-
-    What they come back with is refused, as others have run their jobs.
-    """
-    goes_on = _until(seconds)
-    while goes_on():
-        frozen = system.running_workers()[1:]
-        with system.fault("SIGSTOP of workers"):
-            for worker in frozen:
-                worker.send_signal(signal.SIGSTOP)
-            time.sleep(LEASE + 2.5)
-            for worker in frozen:
-                worker.send_signal(signal.SIGCONT)
-        time.sleep(2)
+def _freeze_workers(system: System) -> None:
+    frozen = system.running_workers()[1:]
+    with system.fault("SIGSTOP of workers"):
+        for worker in frozen:
+            worker.send_signal(signal.SIGSTOP)
+        time.sleep(LEASE + 2.5)
+        for worker in frozen:
+            worker.send_signal(signal.SIGCONT)
 
 
-@scenario(short=True)
-def rolling_restart(system: System, seconds: float) -> None:
-    """SIGTERM one worker after the other, each replaced once it has ended.
-
-    None is lost: what cannot finish within the grace is handed back, uncounted.
-    """
-    goes_on = _until(seconds)
-    while goes_on():
-        worker = system.running_workers()[0]
-        with system.fault("SIGTERM of a worker"):
-            worker.terminate()
-            status = worker.wait(timeout=30)
-            system.workers.remove(worker)
-            system.start_worker()
-        if status != 0:
-            system.notes.append(f"a worker that was told to stop ended with status {status}")
-        time.sleep(1)
+def _restart_worker(system: System) -> None:
+    worker = system.running_workers()[0]
+    with system.fault("SIGTERM of a worker"):
+        worker.terminate()
+        status = worker.wait(timeout=30)
+        system.workers.remove(worker)
+        system.start_worker()
+    if status != 0:
+        system.notes.append(f"a worker that was told to stop ended with status {status}")
 
 
-@scenario(short=True)
-def kill_api(system: System, seconds: float) -> None:
-    """Kill -9 the API, and start it again.
-
-    Clients repeat what was not answered, with the same Idempotency-Key: nothing is enqueued twice.
-    """
-    goes_on = _until(seconds)
-    while goes_on():
-        assert system.api is not None
-        with system.fault("kill -9 of the API"):
-            system.api.kill()
-            system.api.wait()
-            system.start_api()
-        time.sleep(4)
+def _kill_api(system: System) -> None:
+    assert system.api is not None
+    with system.fault("kill -9 of the API"):
+        system.api.kill()
+        system.api.wait()
+        system.start_api()
 
 
-@scenario(short=True)
-def terminate_backends(system: System, seconds: float) -> None:
-    """End connections at random, five times a second (pg_terminate_backend)."""
+def _terminate_backends(system: System, seconds: float) -> None:
     goes_on = _until(seconds)
     with system.observe() as connection, system.fault("pg_terminate_backend at random"):
         while goes_on():
@@ -144,27 +110,94 @@ def terminate_backends(system: System, seconds: float) -> None:
             time.sleep(0.2)
 
 
+def _restart_postgres(system: System) -> None:
+    with system.fault("immediate stop of PostgreSQL"):
+        system.server.stop("immediate")
+        time.sleep(1)
+        system.server.start()
+
+
+def _kill_postmaster(system: System) -> None:
+    with system.fault("kill -9 of the postmaster"):
+        system.server.kill()
+        system.server.start()
+
+
+def _again(system: System, seconds: float, do: Callable[[System], None], every: float) -> None:
+    """Do it until the time is over, with a pause after each."""
+    goes_on = _until(seconds)
+    while goes_on():
+        do(system)
+        time.sleep(every)
+
+
+@scenario(short=True)
+def kill_workers(system: System, seconds: float) -> None:
+    """Kill -9 a worker every two seconds, and start another.
+
+    Its jobs run again when its lease has run out; one that three workers were lost with fails.
+    """
+    _again(system, seconds, _kill_worker, 2)
+
+
+@scenario(short=True)
+def freeze_workers(system: System, seconds: float) -> None:
+    """SIGSTOP all workers but one for longer than a lease, then SIGCONT.
+
+    What they come back with is refused, as others have run their jobs.
+    """
+    _again(system, seconds, _freeze_workers, 2)
+
+
+@scenario(short=True)
+def rolling_restart(system: System, seconds: float) -> None:
+    """SIGTERM one worker after the other, each replaced once it has ended.
+
+    None is lost: what cannot finish within the grace is handed back, uncounted.
+    """
+    _again(system, seconds, _restart_worker, 1)
+
+
+@scenario(short=True)
+def kill_api(system: System, seconds: float) -> None:
+    """Kill -9 the API, and start it again.
+
+    Clients repeat what was not answered, with the same Idempotency-Key: nothing is enqueued twice.
+    """
+    _again(system, seconds, _kill_api, 4)
+
+
+@scenario(short=True)
+def terminate_backends(system: System, seconds: float) -> None:
+    """End connections at random, five times a second (pg_terminate_backend)."""
+    _terminate_backends(system, seconds)
+
+
 @scenario(short=True)
 def restart_postgres(system: System, seconds: float) -> None:
     """Stop PostgreSQL in immediate mode, which it takes for a crash, and start it again."""
-    goes_on = _until(seconds)
-    while goes_on():
-        with system.fault("immediate stop of PostgreSQL"):
-            system.server.stop("immediate")
-            time.sleep(1)
-            system.server.start()
-        time.sleep(6)
+    _again(system, seconds, _restart_postgres, 6)
 
 
 @scenario()
 def kill_postmaster(system: System, seconds: float) -> None:
     """Kill -9 the postmaster, and start PostgreSQL again."""
-    goes_on = _until(seconds)
-    while goes_on():
-        with system.fault("kill -9 of the postmaster"):
-            system.server.kill()
-            system.server.start()
-        time.sleep(6)
+    _again(system, seconds, _kill_postmaster, 6)
+
+
+@scenario()
+def everything(system: System, seconds: float) -> None:
+    """Do any of the above, in an order that the seed decides."""
+    faults: list[Callable[[System], None]] = [
+        _kill_worker,
+        _freeze_workers,
+        _restart_worker,
+        _kill_api,
+        lambda system: _terminate_backends(system, 2),
+        _restart_postgres,
+        _kill_postmaster,
+    ]
+    _again(system, seconds, lambda system: system.chance.choice(faults)(system), 1)
 
 
 @scenario()
