@@ -12,7 +12,7 @@ these. Afterwards all jobs must end, and history.py holds what each client was t
 tables. It prints a table and saves JSON; the exit status is 1 if anything is wrong.
 
 The seed decides what is asked for and what is broken; when exactly, the machine does.
-Some scenarios need root: to mount a small disk.
+Some scenarios need root, PgBouncer or libfaketime, and are not run without.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from tests.bench.place import about
 from tests.faults import history, load
 from tests.faults.results import Result, save, table
 from tests.faults.scenarios import SCENARIOS, Scenario
-from tests.faults.system import System, prepare
+from tests.faults.system import Missing, System, prepare
 
 logger = logging.getLogger("tests.faults")
 
@@ -95,6 +95,9 @@ def run(scenario: Scenario, data: Path, seed: int, seconds: float) -> Result:
             _judge(result, scenario, system, records)
             result.injected = [(what, a - begin, b - begin) for what, a, b in system.faults]
             result.measure(ends, begin, measured, end)
+    except Missing:
+        shutil.rmtree(directory)
+        raise
     except BaseException:
         logger.error("what was logged is in %s", directory)
         raise
@@ -176,7 +179,8 @@ def _job(
 
 def _judge(result: Result, scenario: Scenario, system: System, records: history.Records) -> None:
     rules = history.Rules(load.LIMITS, load.KEY_LIMITS, load.SCHEDULES)
-    result.judge(history.check(records, rules), scenario.may_lose)
+    died = [history.Fault("died", what) for what in system.died]
+    result.judge([*died, *history.check(records, rules)], scenario.may_lose)
     result.jobs = len(records.jobs)
     for op in ("enqueue", "claim", "end", "cancel", "retry"):
         for entry in history.outcomes(records.log, op).values():
@@ -220,7 +224,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with template() as data:
         for one in chosen:
             logger.info("%s: %s", one.name, one.summary)
-            result = run(one, data, given.seed, seconds)
+            try:
+                result = run(one, data, given.seed, seconds)
+            except Missing as reason:
+                logger.warning("%s: not run: %s", one.name, reason)
+                continue
             for line in [*result.notes, *result.found[:10]]:
                 logger.info("%s: %s", one.name, line)
             results.append(result)

@@ -103,8 +103,8 @@ class Fault:
     """Something that must not happen."""
 
     kind: str
-    """lost, doubled, stale, attempts, limits, unique, dependencies, schedules, transactions or
-    transitions."""
+    """lost, unended, doubled, unclaimed, stale, attempts, limits, unique, dependencies, schedules,
+    transactions, transitions; or died, of a process."""
     what: str
 
 
@@ -273,7 +273,7 @@ class _Replay:
         if job is None:
             yield Fault("lost", f"job {job_id} has a history, but is gone")
         elif job.status not in ENDED:
-            yield Fault("lost", f"job {job_id} has never ended: it is {job.status}")
+            yield Fault("unended", f"job {job_id} has never ended: it is {job.status}")
         elif job.status != state.status:
             yield Fault(
                 "transitions", f"job {job_id} is {job.status}, by its history {state.status}"
@@ -316,7 +316,7 @@ def _calls(records: Records, replay: _Replay) -> Iterator[Fault]:
             if entry.outcome == "acknowledged" and entry.claim is not None:
                 claimed = replay.claims.get(entry.claim)
                 if claimed is None or claimed != entry.job:
-                    yield Fault("doubled", f"{op} {ref}: job {entry.job} under no claim of its")
+                    yield Fault("unclaimed", f"{op} {ref}: job {entry.job} under no claim of its")
     for ref, entry in outcomes(records.log, "end").items():
         end = replay.ends.get(entry.claim) if entry.claim is not None else None
         is_there = end is not None and end.verb == entry.answer and end.job == entry.job

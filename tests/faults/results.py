@@ -16,6 +16,12 @@ AS_BEFORE = 0.9
 WINDOW = 2.0
 """Seconds over which throughput is taken."""
 
+MISSING = ("lost", "unclaimed")
+"""What the checker finds where transactions are gone that were acknowledged."""
+LOST = ("lost", "unended")
+DOUBLED = ("doubled", "unclaimed", "stale")
+"""The kinds that the columns of the table count."""
+
 
 @dataclass
 class Result:
@@ -58,13 +64,11 @@ class Result:
     allowed: dict[str, int] = field(default_factory=dict)
     """What the checker found that the scenario must allow, by kind."""
 
-    def judge(self, faults: Sequence[Fault], is_allowed: bool = False) -> None:
+    def judge(self, faults: Sequence[Fault], may_lose: bool = False) -> None:
         """Take in what the checker has found."""
-        counts = dict(Counter(fault.kind for fault in faults))
-        if is_allowed:
-            self.allowed = counts
-        else:
-            self.wrong = counts
+        counts = Counter(fault.kind for fault in faults)
+        self.allowed = {kind: counts.pop(kind, 0) for kind in MISSING} if may_lose else {}
+        self.wrong = dict(counts)
         self.found = [f"{fault.kind}: {fault.what}" for fault in faults[:50]]
 
     def measure(self, ends: Sequence[float], begin: float, measured: float, end: float) -> None:
@@ -112,15 +116,16 @@ def table(results: Sequence[Result]) -> str:
     head += ["before, runs/s", "standstill, s", "recovery, s", "throughput lost"]
     rows = [head, ["---"] * len(head)]
     for one in results:
-        other = sum(one.wrong.values()) - one.wrong.get("lost", 0) - _doubled(one)
+        lost, doubled = (sum(one.wrong.get(kind, 0) for kind in kinds) for kinds in (LOST, DOUBLED))
+        missing = f" ({sum(one.allowed.values())} missing, as may be)" if one.allowed else ""
         rows.append(
             [
                 one.scenario,
                 f"{one.jobs:,}",
                 str(len(one.injected)),
-                _lost(one),
-                str(_doubled(one)),
-                str(other),
+                f"{lost}{missing}",
+                str(doubled),
+                str(sum(one.wrong.values()) - lost - doubled),
                 str(sum(ways.get("unknown", 0) for ways in one.calls.values())),
                 f"{one.before:.0f}",
                 f"{one.standstill:.1f}",
@@ -129,15 +134,6 @@ def table(results: Sequence[Result]) -> str:
             ]
         )
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-def _doubled(one: Result) -> int:
-    return one.wrong.get("doubled", 0) + one.wrong.get("stale", 0)
-
-
-def _lost(one: Result) -> str:
-    allowed = f" ({sum(one.allowed.values())} findings allowed)" if one.allowed else ""
-    return f"{one.wrong.get('lost', 0)}{allowed}"
 
 
 def save(path: Path, results: Sequence[Result]) -> None:

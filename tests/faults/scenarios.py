@@ -256,7 +256,7 @@ def disk_full(system: System, seconds: float) -> None:
             with contextlib.suppress(OSError), filler.open("ab", buffering=0) as file:
                 while True:
                     file.write(b"x")
-            time.sleep(6)
+            time.sleep(max(6.0, seconds / 3))
             filler.unlink()
             if not system.server.is_up:
                 system.notes.append("PostgreSQL was down and had to be started")

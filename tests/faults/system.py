@@ -71,6 +71,10 @@ grant insert on public.effects to {WORKER};
 """
 
 
+class Missing(Exception):
+    """This machine lacks what a scenario needs."""
+
+
 def free_port() -> int:
     """Return a port that nobody listens on."""
     with socket.socket() as probe:
@@ -126,7 +130,7 @@ class Server:
         options += [f"-p {self.port}", "-c unix_socket_directories="]
         command = ["-D", self.data, "-l", self.log, "-w", "-o", " ".join(options), "start"]
         deadline = time.monotonic() + 60
-        while as_account("pg_ctl", *command, is_checked=False):
+        while as_account("pg_ctl", *command, is_checked=False) and not self.is_up:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the server does not start: {self.log.read_text()[-2000:]}")
             time.sleep(0.2)
@@ -248,10 +252,14 @@ class System:
     def __init__(
         self, directory: Path, template: Path, layout: Layout, seed: int, stack: ExitStack
     ) -> None:
+        if (layout.disk is not None or layout.namespace) and os.geteuid() != 0:
+            raise Missing("it needs root")
         self.directory, self.layout = directory, layout
         self.chance = random.Random(seed)
         self.faults: list[tuple[str, float, float]] = []
         self.notes: list[str] = []
+        self.died: list[str] = []
+        """What ended by itself, and should not."""
         self.logs = directory / "clients"
         self.logs.mkdir()
         self.workers: list[subprocess.Popen[bytes]] = []
@@ -340,7 +348,7 @@ class System:
     def _make_clock(self) -> None:
         library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
         if library is None:
-            raise FileNotFoundError("libfaketime is not installed")
+            raise Missing("libfaketime is not installed")
         self.set_clock("+0")
         self.worker_environment |= {
             "LD_PRELOAD": str(library),
@@ -460,7 +468,7 @@ class System:
         )
         found = program("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
         if found is None:
-            raise FileNotFoundError("pgbouncer is not installed")
+            raise Missing("pgbouncer is not installed")
         self.pooler = self._start([found, str(settings)], {}, "pooler", user=_account())
 
     def _start(
@@ -524,9 +532,13 @@ class System:
         self.workers.remove(worker)
 
     def running_workers(self) -> list["subprocess.Popen[bytes]"]:
-        """Return the workers, dead ones not; these have failed us."""
+        """Return the workers. One that has ended by itself is noted, and replaced."""
         for worker in list(self.workers):
             if worker.poll() is not None:
-                self.notes.append(f"a worker ended by itself, with status {worker.returncode}")
+                self.died.append(f"a worker ended by itself, with status {worker.returncode}")
                 self.workers.remove(worker)
+                self.start_worker()
+        if self.api is not None and self.api.poll() is not None:
+            self.died.append(f"the API ended by itself, with status {self.api.returncode}")
+            self.start_api()
         return self.workers

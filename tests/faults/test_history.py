@@ -99,11 +99,11 @@ def test_a_job_of_which_a_repetition_was_acknowledged_is_lost_without_it() -> No
 
 
 @pytest.mark.parametrize("status", ["blocked", "queued", "running"])
-def test_a_job_that_never_ends_is_lost(status: str) -> None:
+def test_a_job_that_never_ends_is_found(status: str) -> None:
     story = Story().enqueue(to="blocked" if status == "blocked" else "queued")
     if status == "running":
         story.claim()
-    assert kinds(story.faults()) == ["lost"]
+    assert kinds(story.faults()) == ["unended"]
 
 
 def test_a_job_whose_row_is_gone_is_lost() -> None:
@@ -138,8 +138,8 @@ def test_one_call_that_made_two_jobs_is_found() -> None:
 
 def test_a_run_under_a_claim_that_is_not_in_the_history_is_found() -> None:
     for op in ("claim", "run"):
-        assert kinds(done().told(op, "acknowledged", job="a", claim=2).faults()) == ["doubled"]
-        assert kinds(done().told(op, "acknowledged", job="b", claim=1).faults()) == ["doubled"]
+        assert kinds(done().told(op, "acknowledged", job="a", claim=2).faults()) == ["unclaimed"]
+        assert kinds(done().told(op, "acknowledged", job="b", claim=1).faults()) == ["unclaimed"]
     assert done().told("claim", "acknowledged").faults() == []  # nothing was waiting
 
 

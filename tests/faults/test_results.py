@@ -52,14 +52,15 @@ def test_the_worst_recovery_counts_and_one_that_never_came_is_none() -> None:
 
 
 def test_what_is_wrong_is_in_the_table_and_what_is_allowed_is_told_beside(tmp_path: Path) -> None:
-    bad, allowed = Result("bad", 1, 5), Result("may-lose", 1, 5)
+    bad, allowed, stuck = (Result(name, 1, 5) for name in ("bad", "may-lose", "stuck"))
     bad.judge([Fault("lost", "a"), Fault("stale", "b"), Fault("doubled", "c"), Fault("unique", "")])
-    allowed.judge([Fault("lost", "a")], is_allowed=True)
-    assert not bad.is_good
-    assert allowed.is_good
-    rows = [line.split(" | ") for line in table([bad, allowed]).splitlines()]
+    allowed.judge([Fault("lost", "a"), Fault("unclaimed", "b")], may_lose=True)
+    stuck.judge([Fault("lost", "a"), Fault("unended", "b")], may_lose=True)
+    assert [one.is_good for one in (bad, allowed, stuck)] == [False, True, False]
+    rows = [line.split(" | ") for line in table([bad, allowed, stuck]).splitlines()]
     assert rows[2][3:6] == ["1", "2", "1"]
-    assert rows[3][3:6] == ["0 (1 findings allowed)", "0", "0"]
+    assert rows[3][3:6] == ["0 (2 missing, as may be)", "0", "0"]
+    assert rows[4][3:6] == ["1 (1 missing, as may be)", "0", "0"]
     save(tmp_path / "results" / "of.json", [bad, allowed])
     [first, _] = json.loads((tmp_path / "results" / "of.json").read_text())
     assert first["wrong"] == {"lost": 1, "stale": 1, "doubled": 1, "unique": 1}
