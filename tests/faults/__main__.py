@@ -18,6 +18,7 @@ Some scenarios need root, PgBouncer or libfaketime, and are not run without.
 import argparse
 import logging
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -219,6 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seconds = given.seconds or (SHORT if given.short else LONG if given.long else MEDIUM)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("yoyo").setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # and clean up
     path = given.to or RESULTS / time.strftime("%Y%m%d-%H%M%S.json")
     results: list[Result] = []
     with template() as data:
