@@ -149,7 +149,7 @@ def freeze_workers(system: System, seconds: float) -> None:
     _again(system, seconds, _freeze_workers, 2)
 
 
-@scenario(short=True)
+@scenario()
 def rolling_restart(system: System, seconds: float) -> None:
     """SIGTERM one worker after the other, each replaced once it has ended.
 

@@ -1,11 +1,24 @@
 """The checker finds each fault in a history that was made by hand to have it, and no other."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.faults.history import Entry, Event, Fault, Job, Records, Rules, check, outcomes, read
+from tests.faults.history import (
+    Entry,
+    Event,
+    Fault,
+    Job,
+    Records,
+    Rules,
+    check,
+    outcomes,
+    read,
+    read_all,
+)
+from tests.faults.log import Log
 
 
 class Story:
@@ -348,6 +361,12 @@ def test_an_effect_of_the_run_that_succeeded_is_no_fault() -> None:
 def test_the_last_line_of_a_log_may_be_cut_off() -> None:
     whole = '{"op": "enqueue", "ref": "r", "outcome": "intent"}\n'
     assert list(read([whole, '{"op": "enq'])) == [Entry("enqueue", "r", "intent")]
+
+
+def test_the_logs_of_all_clients_are_read(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Log(tmp_path / f"{name}.jsonl").write("enqueue", name, "intent", job=None)
+    assert read_all(tmp_path) == [Entry("enqueue", name, "intent") for name in ("a", "b")]
 
 
 def test_a_call_is_unknown_until_it_is_answered_once() -> None:
