@@ -1,0 +1,380 @@
+"""The checker: holds what clients were told against what the queue itself has kept.
+
+Pure functions. What a client does not know, because its connection broke at the wrong moment, is
+"maybe": it may have happened or not, and is never counted as lost or doubled.
+
+The order is that of event_id. It is given before a transaction commits, and who waits for that
+commit, because of a row, a unique key or a slot, gets a higher one. So for all that is judged
+here it is the order in which things took effect, and no clock is asked.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ENDED = {"succeeded", "failed", "cancelled"}
+ENDS_A_RUN = {"complete", "fail", "time_out", "snooze", "release", "reclaim"}
+UNCOUNTED = {"snooze", "release", "reclaim"}
+"""Ways to end a run that give the attempt back."""
+IN_A_TRANSACTION = "order-"
+"""What the refs of jobs begin with that are enqueued together with a row of public.orders."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of a client's own log. Each call is an intent, and mostly an outcome after it."""
+
+    op: str
+    """enqueue, claim, end, cancel, retry; or run: a handler has begun."""
+    ref: str
+    """The call. One that is made again, to learn how it went, keeps its ref."""
+    outcome: str
+    """intent, acknowledged, refused, rolled back or unknown."""
+    job: str | None = None
+    claim: int | None = None
+    answer: str | None = None
+    """Of an enqueue "created" or "there already", else what the function returned."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """A row of job_events."""
+
+    event_id: int
+    job: str
+    verb: str
+    from_status: str | None
+    to_status: str
+    claim: int | None = None
+    attempt: int | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row of jobs, once all is over."""
+
+    id: str
+    status: str
+    ref: str | None = None
+    """What its payload says who asked for it."""
+    queue: str = "default"
+    unique_key: str | None = None
+    concurrency_key: str | None = None
+    max_attempts: int = 1
+    max_losses: int = 3
+    depends_on: Sequence[str] = ()
+    gives_up: bool = False
+    """Whether it may fail for good before its attempts are used up."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What was to be honoured besides."""
+
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """How many jobs of a queue may run at once."""
+    key_limits: Mapping[str, int] = field(default_factory=dict)
+    """How many with one concurrency key."""
+    every_minute: Sequence[str] = ()
+    """The schedules of which no tick may be missing between the first and the last."""
+
+
+@dataclass(frozen=True)
+class Records:
+    """What is left of a run: the clients' logs, and the tables."""
+
+    log: Sequence[Entry]
+    events: Sequence[Event]
+    jobs: Sequence[Job]
+    orders: frozenset[str] = frozenset()
+    """The refs in public.orders, whose rows are written in the transactions that enqueue."""
+    effects: Sequence[tuple[str, int]] = ()
+    """The jobs and claims in public.effects, written in the transactions that complete."""
+    with_effects: frozenset[str] = frozenset()
+    """The jobs that write there."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that must not happen."""
+
+    kind: str
+    """lost, unended, doubled, unclaimed, stale, attempts, limits, unique, dependencies, schedules,
+    transactions, transitions; or died, of a process."""
+    what: str
+
+
+def check(records: Records, rules: Rules | None = None) -> list[Fault]:
+    """Return all that is wrong."""
+    rules = rules or Rules()
+    replay = _Replay(records.jobs, rules)
+    faults = [*replay.faults(records.events)]
+    faults += _calls(records, replay)
+    faults += _transactions(records)
+    faults += _ticks(records.events, rules)
+    return faults
+
+
+def read(lines: Iterable[str]) -> Iterator[Entry]:
+    """Read a log. The last line of a process that was killed may be cut off, and says nothing."""
+    for line in lines:
+        if line.endswith("\n"):
+            yield Entry(**json.loads(line))
+
+
+def read_all(directory: Path) -> list[Entry]:
+    """Read the logs of all clients."""
+    entries: list[Entry] = []
+    for path in sorted(directory.glob("*.jsonl")):
+        with path.open() as file:
+            entries += read(file)
+    return entries
+
+
+def outcomes(log: Iterable[Entry], op: str) -> dict[str, Entry]:
+    """Return of each call how it ended, as far as its client knows.
+
+    One answer is enough to know. Without, a call is unknown if it was not answered even once: that
+    a repetition was refused does not say that the first had no effect.
+    """
+    rank = {"rolled back": 1, "refused": 1, "unknown": 2, "acknowledged": 3}
+    pending: Counter[str] = Counter()
+    best: dict[str, Entry] = {}
+    for entry in log:
+        if entry.op != op:
+            continue
+        if entry.outcome == "intent":
+            pending[entry.ref] += 1
+            continue
+        pending[entry.ref] -= 1
+        known = best.get(entry.ref)
+        if known is None or rank[entry.outcome] > rank[known.outcome]:
+            best[entry.ref] = entry
+    for ref, count in pending.items():
+        if count > 0 and (ref not in best or best[ref].outcome != "acknowledged"):
+            best[ref] = Entry(op, ref, "unknown")
+    return best
+
+
+class _State:
+    """A job, as its events have made it so far."""
+
+    def __init__(self) -> None:
+        self.status: str | None = None
+        self.claim: int | None = None
+        self.attempts = self.losses = 0
+        self.cancel_requested = self.was_retried = False
+        self.verbs: set[tuple[str, str]] = set()
+
+
+class _Replay:
+    """Goes through the events in their order, and says what could not have happened."""
+
+    def __init__(self, jobs: Sequence[Job], rules: Rules) -> None:
+        self.jobs = {job.id: job for job in jobs}
+        self.claims: dict[int, str] = {}
+        self.ends: dict[int, Event] = {}
+        self.states: dict[str, _State] = defaultdict(_State)
+        self._rules = rules
+        self._running: Counter[tuple[str, str | None]] = Counter()
+        self._holders: dict[tuple[str, str], str] = {}
+
+    def faults(self, events: Iterable[Event]) -> Iterator[Fault]:
+        for event in sorted(events, key=lambda event: event.event_id):
+            state = self.states[event.job]
+            job = self.jobs.get(event.job, Job(event.job, ""))
+            if event.from_status != state.status:
+                yield Fault(
+                    "transitions",
+                    f"{_name(event)} comes from {event.from_status}, not {state.status}",
+                )
+            if event.verb == "claim":
+                yield from self._claim(event, job, state)
+            elif event.verb in ENDS_A_RUN:
+                yield from self._end(event, job, state)
+            elif event.verb == "cancel" and event.to_status == "running":
+                state.cancel_requested = True
+            elif event.verb == "retry":
+                state.attempts = state.losses = 0
+                state.cancel_requested, state.was_retried = False, True
+            state.status = event.to_status
+            state.verbs.add((event.verb, event.to_status))
+            yield from self._hold(event, job)
+        for job_id in self.states.keys() | self.jobs.keys():
+            yield from self._last(job_id)
+
+    def _claim(self, event: Event, job: Job, state: _State) -> Iterator[Fault]:
+        assert event.claim is not None
+        if state.claim is not None:
+            yield Fault("doubled", f"{_name(event)} while claim {state.claim} holds")
+        if event.claim in self.claims:
+            yield Fault("doubled", f"{_name(event)}: the number was used before")
+        state.claim = event.claim
+        self.claims[event.claim] = event.job
+        state.attempts += 1
+        if event.attempt != state.attempts:
+            yield Fault("attempts", f"{_name(event)} is attempt {state.attempts}")
+        if state.attempts > job.max_attempts:
+            yield Fault("attempts", f"{_name(event)}, of {job.max_attempts}")
+        for parent in job.depends_on:
+            if self.states[parent].status != "succeeded" and not state.was_retried:
+                yield Fault("dependencies", f"{_name(event)} before {parent} has succeeded")
+        for lane, limit in self._limits(job):
+            self._running[lane] += 1
+            if limit is not None and self._running[lane] > limit:
+                yield Fault("limits", f"{_name(event)} is number {self._running[lane]} of {lane}")
+
+    def _end(self, event: Event, job: Job, state: _State) -> Iterator[Fault]:
+        assert event.claim is not None
+        if event.claim != state.claim:
+            yield Fault("stale", f"{_name(event)} while claim {state.claim} holds")
+            return
+        state.claim = None
+        self.ends[event.claim] = event
+        for lane, _ in self._limits(job):
+            self._running[lane] -= 1
+        state.losses += event.verb == "reclaim"
+        expected = _expected(event, job, state)
+        if event.to_status not in expected:
+            yield Fault(
+                "attempts",
+                f"{_name(event)}, attempt {state.attempts} of {job.max_attempts}, loss "
+                f"{state.losses} of {job.max_losses}: {event.to_status}, not {expected}",
+            )
+        state.attempts -= event.verb in UNCOUNTED
+
+    def _limits(self, job: Job) -> list[tuple[tuple[str, str | None], int | None]]:
+        lanes: list[tuple[tuple[str, str | None], int | None]] = [
+            ((job.queue, None), self._rules.limits.get(job.queue))
+        ]
+        if job.concurrency_key is not None:
+            lanes.append(((job.queue, job.concurrency_key), self._rules.key_limits.get(job.queue)))
+        return lanes
+
+    def _hold(self, event: Event, job: Job) -> Iterator[Fault]:
+        if job.unique_key is None:
+            return
+        key = job.queue, job.unique_key
+        holder = self._holders.get(key)
+        if event.to_status in ENDED:
+            if holder == job.id:
+                del self._holders[key]
+        elif holder is None:
+            self._holders[key] = job.id
+        elif holder != job.id:
+            yield Fault("unique", f"{_name(event)}: {key} is held by {holder}")
+
+    def _last(self, job_id: str) -> Iterator[Fault]:
+        job, state = self.jobs.get(job_id), self.states[job_id]
+        if job is None:
+            yield Fault("lost", f"job {job_id} has a history, but is gone")
+        elif job.status not in ENDED:
+            yield Fault("unended", f"job {job_id} has never ended: it is {job.status}")
+        elif job.status != state.status:
+            yield Fault(
+                "transitions", f"job {job_id} is {job.status}, by its history {state.status}"
+            )
+
+
+def _expected(event: Event, job: Job, state: _State) -> set[str]:
+    """Return what may become of the job."""
+    if event.verb == "complete":
+        return {"succeeded"}
+    if state.cancel_requested:
+        return {"cancelled"}
+    if event.verb in {"snooze", "release"}:
+        return {"queued"}
+    if event.verb == "reclaim":
+        return {"queued" if state.losses < job.max_losses else "failed"}
+    if state.attempts >= job.max_attempts:
+        return {"failed"}
+    return {"queued", "failed"} if job.gives_up else {"queued"}
+
+
+def _calls(records: Records, replay: _Replay) -> Iterator[Fault]:
+    """Hold what clients were told against the tables."""
+    by_ref = Counter(job.ref for job in records.jobs if job.ref is not None)
+    for ref, count in by_ref.items():
+        if count > 1:
+            yield Fault("doubled", f"{ref} was enqueued {count} times")
+    for ref, entry in outcomes(records.log, "enqueue").items():
+        match entry.outcome:
+            case "acknowledged" if entry.job not in replay.jobs:
+                yield Fault("lost", f"{ref} was acknowledged as job {entry.job}")
+            case "acknowledged" if entry.answer == "created" and not by_ref[ref]:
+                yield Fault(
+                    "lost", f"{ref} was acknowledged as new, and is job {entry.job} no more"
+                )
+            case "rolled back" | "refused" if by_ref[ref]:
+                yield Fault("transactions", f"{ref} was {entry.outcome}, but the job is there")
+    for op in ("claim", "run"):
+        for ref, entry in outcomes(records.log, op).items():
+            if entry.outcome == "acknowledged" and entry.claim is not None:
+                claimed = replay.claims.get(entry.claim)
+                if claimed is None or claimed != entry.job:
+                    yield Fault("unclaimed", f"{op} {ref}: job {entry.job} under no claim of its")
+    for ref, entry in outcomes(records.log, "end").items():
+        end = replay.ends.get(entry.claim) if entry.claim is not None else None
+        is_there = end is not None and end.verb == entry.answer and end.job == entry.job
+        if entry.outcome == "acknowledged" and not is_there:
+            yield Fault("lost", f"{ref} was accepted: {entry.answer} of job {entry.job}")
+        if entry.outcome == "refused" and is_there:
+            yield Fault("stale", f"{ref} was refused, and took effect: {entry.answer}")
+    for ref, entry in outcomes(records.log, "cancel").items():
+        is_needed = {"cancelled": ("cancel", "cancelled"), "requested": ("cancel", "running")}
+        wanted = is_needed.get(entry.answer or "")
+        if entry.outcome == "acknowledged" and wanted and entry.job:
+            verbs = replay.states[entry.job].verbs
+            if not {wanted, *_CANCELLED_BY_ITS_END} & verbs:
+                yield Fault("lost", f"{ref}, cancel of job {entry.job}: {entry.answer}")
+    for ref, entry in outcomes(records.log, "retry").items():
+        verbs = replay.states[entry.job].verbs if entry.job else set()
+        if entry.outcome == "acknowledged" and ("retry", "queued") not in verbs:
+            yield Fault("lost", f"{ref}, retry of job {entry.job}")
+
+
+_CANCELLED_BY_ITS_END = {(verb, "cancelled") for verb in ENDS_A_RUN}
+"""What cancel_job answers with "cancelled" the second time."""
+
+
+def _transactions(records: Records) -> Iterator[Fault]:
+    """Look for halves: of what was to be enqueued or completed with other writes, or not at all."""
+    refs = {job.ref for job in records.jobs if job.ref and job.ref.startswith(IN_A_TRANSACTION)}
+    for ref in refs ^ records.orders:
+        half = "job" if ref in refs else "order"
+        yield Fault("transactions", f"{ref}: of the job and the order only the {half} is there")
+    completed: set[tuple[str, int | None]] = {
+        (event.job, event.claim)
+        for event in records.events
+        if event.verb == "complete" and event.job in records.with_effects
+    }
+    effects: Counter[tuple[str, int | None]] = Counter(records.effects)
+    for run in completed | effects.keys():
+        if (run in completed, effects[run]) != (True, 1):
+            told = "completed" if run in completed else "not completed"
+            yield Fault("transactions", f"{run} was {told}, with {effects[run]} effects")
+
+
+def _ticks(events: Iterable[Event], rules: Rules) -> Iterator[Fault]:
+    """Look for ticks of schedules that fired twice, or never."""
+    fired: dict[str, list[int]] = defaultdict(list)
+    for event in events:
+        if event.verb == "enqueue" and "tick" in event.detail:
+            fired[event.detail["schedule"]].append(event.detail["tick"])
+    for schedule, ticks in fired.items():
+        for tick, count in Counter(ticks).items():
+            if count > 1:
+                yield Fault("schedules", f"{schedule} fired {count} times for {tick}")
+        if schedule in rules.every_minute:
+            for tick in set(range(min(ticks), max(ticks), 60)) - set(ticks):
+                yield Fault("schedules", f"{schedule} did not fire for {tick}")
+
+
+def _name(event: Event) -> str:
+    attempt = "" if event.attempt is None else f", attempt {event.attempt}"
+    claim = "" if event.claim is None else f" under claim {event.claim}"
+    return f"event {event.event_id}, {event.verb} of job {event.job}{claim}{attempt}"
