@@ -126,38 +126,50 @@ def reads(place: Place, sizes: Sizes, results: Results) -> None:
 def prune(place: Place, sizes: Sizes, results: Results) -> None:
     """A worker drains a backlog while it also prunes jobs that have expired, and while it does not.
 
-    In turns. What is pruned was enqueued at one time, and lies in the table as it was filled.
+    In two databases, in turns: in one of them everything is kept. What is pruned was enqueued at
+    one time, and lies in the table as it was filled.
     """
     rates: dict[str, list[float]] = {"1000 years": [], "7 days": []}
     pruned: list[float] = []
     jobs = 5 * sizes.drain
-    with place.database() as conninfo, connect(conninfo) as connection:
-        fill(connection, FILL_EXPIRED.format("%s"), sizes.expired)
-        connection.execute("vacuum analyze")
-        for _ in range(max(sizes.rounds, 1)):
-            for keep, values in rates.items():
+    with place.database() as kept, place.database() as short:
+        places = {"1000 years": kept, "7 days": short}
+        for keep, conninfo in places.items():
+            with connect(conninfo) as connection:
                 policy = json.dumps({"keep_succeeded": keep, "paused": True})
                 connection.execute("select job_queue.set_queue('default', %s)", (policy,))
-                Calls(connection).enqueue_many(jobs, min(sizes.batch, jobs))
-                start, before = connection.execute(f"select now(), ({EXPIRED})").fetchall()[0]
-                with place.workers(conninfo, 1):
-                    if keep == "7 days":
-                        wait_until(connection, f"select ({EXPIRED}) <= %s", (max(before - 1, 0),))
-                    before = value(connection, EXPIRED)
-                    connection.execute("select job_queue.resume_queue('default')")
-                    wait_until(connection, ALL_ENDED)
-                    after = value(connection, EXPIRED)
-                seconds = value(
-                    connection,
-                    "select extract(epoch from max(at) filter (where verb = 'complete')"
-                    " - min(at) filter (where verb = 'claim'))::float8"
-                    " from job_queue.job_events where at > %s",
-                    start,
-                )
-                values.append(jobs / seconds)
+                fill(connection, FILL_EXPIRED.format("%s"), sizes.expired)
+                connection.execute("vacuum analyze")
+        for _ in range(max(sizes.rounds, 1)):
+            for keep, conninfo in places.items():
+                with connect(conninfo) as connection:
+                    per_second, expired = _drain_beside(place, connection, conninfo, jobs)
+                rates[keep].append(per_second)
                 if keep == "7 days":
-                    pruned.append((before - after) / seconds)
+                    pruned.append(expired)
     base = "drain by one worker, nothing to prune"
     results.add("prune", base, "jobs/s", rates["1000 years"])
     results.add("prune", "drain by one worker, while it prunes", "jobs/s", rates["7 days"], base)
     results.add("prune", "pruned meanwhile", "jobs/s", pruned)
+
+
+def _drain_beside(
+    place: Place, connection: Connection, conninfo: str, jobs: int
+) -> tuple[float, float]:
+    """Return how many jobs a second are drained, and how many expired ones pruned meanwhile."""
+    connection.execute("select job_queue.pause_queue('default')")
+    Calls(connection).enqueue_many(jobs, min(1000, jobs))
+    start = value(connection, "select now()")
+    with place.workers(conninfo, 1):
+        before = value(connection, EXPIRED)
+        connection.execute("select job_queue.resume_queue('default')")
+        wait_until(connection, ALL_ENDED)
+        after = value(connection, EXPIRED)
+    seconds = value(
+        connection,
+        "select extract(epoch from max(at) filter (where verb = 'complete')"
+        " - min(at) filter (where verb = 'claim'))::float8"
+        " from job_queue.job_events where at > %s",
+        start,
+    )
+    return jobs / seconds, (before - after) / seconds
