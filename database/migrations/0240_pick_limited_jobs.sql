@@ -3,7 +3,7 @@
 -- Changes no status: pick_front for a queue that has a limit.
 --
 -- A job whose concurrency key is at its limit is set aside, with those like it at the front, and
--- the queue is looked at again: no key can stand in the way of another. That happens 20 times at
+-- the queue is looked at again: no key can stand in the way of another. That happens 50 times at
 -- most, so that no claim takes longer for a million of them than for some thousands; the workers
 -- that sleep are woken, and go on from there.
 
@@ -61,7 +61,7 @@ begin
     v_mine := array(select pick.job_id from unnest(v_picks) as pick);
     perform job_queue.set_jobs_aside(p_queue, v_full, v_mine);
     v_looks := v_looks + 1;
-    if v_looks = 20 then
+    if v_looks = 50 then
       perform job_queue.wake_workers(array[p_queue]);
       exit;
     end if;

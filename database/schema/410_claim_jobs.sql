@@ -95,7 +95,9 @@ $$;
 comment on function job_queue.claim_jobs(integer, text, text[], text[], interval) is
   'Takes the next jobs, p_limit (1 to 10000) at most, and returns them in their order, each with '
   'the claim_id that complete_job, fail_job, snooze_job and release_job ask for. No row: nothing '
-  'is waiting. Jobs come from the first of p_queues that has any, then the second and so on; '
+  'is waiting, or it stands behind more than 50 thousand jobs whose concurrency keys are at their '
+  'limit, and the next claims come nearer to it. Jobs come from the first of p_queues that has '
+  'any, then the second and so on; '
   'null: from all queues, that with the first job before the others. Within a queue the lowest '
   'priority comes first, then the earliest run_at, then the first to arrive; those that another '
   'transaction is taking are skipped. p_job_types: only jobs of these types; null, of all. '
