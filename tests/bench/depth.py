@@ -4,7 +4,7 @@ import json
 import time
 
 from tests.bench.calls import Calls
-from tests.bench.growth import FILL_AT_A_TIME, FILL_FINISHED, WARMING, fill
+from tests.bench.growth import EXPLAINED, FILL_FINISHED, WARMING, fill
 from tests.bench.parts import ALL_ENDED, percentile, value
 from tests.bench.place import Connection, Place, connect, wait_until
 from tests.bench.results import Results
@@ -28,7 +28,6 @@ EXPLAIN_CLAIM = (
     "explain (analyze, buffers, format json) select * from job_queue.claim_next_job("
     "p_worker => 'explained', p_queues => '{paused,keyed,default}', p_job_types => '{noop}')"
 )
-EXPLAINED = "select job_id, claim_id from job_queue.claims where worker = 'explained'"
 
 FILL_EXPIRED = """
 with filled as (
@@ -36,9 +35,9 @@ with filled as (
                               created_at, updated_at)
   select (lpad(to_hex((extract(epoch from now() - interval '8 days') * 1000)::bigint), 12, '0')
           || '7' || substr(md5(random()::text), 1, 19))::uuid,
-         'noop', '{{}}', 'succeeded', false, 1, 'default', now() - interval '8 days',
+         'noop', '{}', 'succeeded', false, 1, 'default', now() - interval '8 days',
          now() - interval '8 days'
-    from generate_series(1, {}) as i
+    from generate_series(1, %s) as i
   returning id
 )
 insert into job_queue.job_events (job_id, verb, from_status, to_status)
@@ -110,7 +109,7 @@ def reads(place: Place, sizes: Sizes, results: Results) -> None:
     for finished in (sizes.queued[0], sizes.finished):
         with place.database() as conninfo, connect(conninfo) as connection:
             fill(connection, FILL_FINISHED, finished)
-            Calls(connection).enqueue_many(min(sizes.queued[0], FILL_AT_A_TIME), 1000)
+            Calls(connection).enqueue_many(sizes.queued[0], 1000)
             connection.execute("vacuum analyze")
             for name, statement in READS.items():
                 times = []
@@ -136,9 +135,9 @@ def prune(place: Place, sizes: Sizes, results: Results) -> None:
         places = {"1000 years": kept, "7 days": short}
         for keep, conninfo in places.items():
             with connect(conninfo) as connection:
-                policy = json.dumps({"keep_succeeded": keep, "paused": True})
+                policy = json.dumps({"keep_succeeded": keep})
                 connection.execute("select job_queue.set_queue('default', %s)", (policy,))
-                fill(connection, FILL_EXPIRED.format("%s"), sizes.expired)
+                fill(connection, FILL_EXPIRED, sizes.expired)
                 connection.execute("vacuum analyze")
         for _ in range(max(sizes.rounds, 1)):
             for keep, conninfo in places.items():
