@@ -9,7 +9,8 @@
 Each has a PostgreSQL of its own, three real workers, the real API, and clients that enqueue jobs
 of all kinds in all ways, cancel them and have them tried again; scenarios.py says what is done to
 these. Afterwards all jobs must end, and history.py holds what each client was told against the
-tables. It prints a table and saves JSON; the exit status is 1 if anything is wrong.
+tables. It prints a table, and saves JSON and a page with plots; the exit status is 1 if anything
+is wrong.
 
 The seed decides what is asked for and what is broken; when exactly, the machine does.
 Some scenarios need root, PgBouncer or libfaketime, and are not run without.
@@ -28,7 +29,8 @@ from pathlib import Path
 
 from tests.bench.place import about
 from tests.faults import history, load
-from tests.faults.results import Result, save, table
+from tests.faults.page import page
+from tests.faults.results import Injected, Result, save, table
 from tests.faults.scenarios import SCENARIOS, Scenario
 from tests.faults.system import Missing, System, prepare
 
@@ -37,11 +39,11 @@ logger = logging.getLogger("tests.faults")
 RESULTS = Path(__file__).resolve().parent / "results"
 
 WARM_UP = 2.0
-BEFORE = 4.0
+BEFORE, LONGEST_BEFORE = 4.0, 15.0
 AFTER = 5.0
 """Seconds of load until it is measured, until the first fault, and after the last."""
 LONGEST_DRAIN = 120.0
-SHORT, MEDIUM, LONG = 6.0, 30.0, 180.0
+SHORT, MEDIUM, LONG = 6.0, 30.0, 150.0
 
 _ALL_HAVE_ENDED = """
 select not exists (
@@ -72,7 +74,7 @@ def template() -> Iterator[Path]:
 
 def run(scenario: Scenario, data: Path, seed: int, seconds: float) -> Result:
     """Run a scenario, and return what it came to."""
-    result = Result(scenario.name, seed, seconds)
+    result = Result(scenario.name, seed, seconds, summary=scenario.summary)
     directory = Path(tempfile.mkdtemp(prefix="job_queue_faults_"))
     directory.chmod(0o755)
     try:
@@ -85,7 +87,7 @@ def run(scenario: Scenario, data: Path, seed: int, seconds: float) -> Result:
             system.load.start()
             time.sleep(WARM_UP)
             measured = time.time()
-            time.sleep(BEFORE)
+            time.sleep(min(max(BEFORE, seconds / 10), LONGEST_BEFORE))
             scenario.inject(system, seconds)
             time.sleep(AFTER)
             end = time.time()
@@ -94,7 +96,7 @@ def run(scenario: Scenario, data: Path, seed: int, seconds: float) -> Result:
             system.load.end()
             records, ends = collect(system)
             _judge(result, scenario, system, records)
-            result.injected = [(what, a - begin, b - begin) for what, a, b in system.faults]
+            result.injected = [Injected(what, a - begin, b - begin) for what, a, b in system.faults]
             result.measure(ends, begin, measured, end)
     except Missing:
         shutil.rmtree(directory)
@@ -205,7 +207,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="all, if none is named")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, help="how long faults are done, in each scenario")
-    parser.add_argument("--to", type=Path, metavar="FILE", help="where to save the JSON")
+    parser.add_argument(
+        "--to", type=Path, metavar="FILE", help="where to save the JSON; the page goes beside it"
+    )
     parser.add_argument("--short", action="store_true", help="only what takes a few minutes")
     parser.add_argument("--long", action="store_true", help="all of it for an hour")
     given = parser.parse_args(arguments)
@@ -235,7 +239,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 logger.info("%s: %s", one.name, line)
             results.append(result)
             save(path, results)
-    sys.stdout.write(f"{table(results)}\n\nsaved: {path}\n")
+            path.with_suffix(".html").write_text(page(results))
+    sys.stdout.write(f"{table(results)}\n\nsaved: {path}, {path.with_suffix('.html')}\n")
     return 0 if all(one.is_good for one in results) else 1
 
 

@@ -24,6 +24,17 @@ DOUBLED = ("doubled", "unclaimed", "stale")
 
 
 @dataclass
+class Injected:
+    """A fault that was done; times are seconds of the load."""
+
+    what: str
+    begin: float
+    end: float
+    recovery: float | None = None
+    """The time from its end until throughput was back; None: it never was."""
+
+
+@dataclass
 class Result:
     """What is known of one scenario."""
 
@@ -40,8 +51,9 @@ class Result:
     """How many jobs ended in which."""
     verbs: dict[str, int] = field(default_factory=dict)
     """How many events there were of each."""
-    injected: list[tuple[str, float, float]] = field(default_factory=list)
-    """The faults that were done: what, and from when to when, in seconds of the load."""
+    summary: str = ""
+    """What it does, in a sentence."""
+    injected: list[Injected] = field(default_factory=list)
     wrong: dict[str, int] = field(default_factory=dict)
     """What the checker found, by kind."""
     found: list[str] = field(default_factory=list)
@@ -49,7 +61,7 @@ class Result:
     before: float = 0.0
     """Runs that ended a second, before the first fault."""
     recovery: float | None = None
-    """The longest time from the end of a fault until throughput was back; None: never."""
+    """The longest of the faults' recoveries; None: one never came."""
     standstill: float = 0.0
     """The longest time from the first fault on in which no run ended."""
     throughput_lost: float = 0.0
@@ -78,15 +90,16 @@ class Result:
         self.a_second = [0] * (int(end - begin) + 1)
         for at in times:
             self.a_second[max(int(at), 0)] += 1
-        first = min((start for _, start, _ in self.injected), default=end - begin)
+        first = min((fault.begin for fault in self.injected), default=end - begin)
         warm = measured - begin
         self.before = _count(times, warm, first) / max(first - warm, WINDOW)
         last = end - begin
         since = [at for at in [first, *times, last] if first <= at <= last]
         self.standstill = max(b - a for a, b in itertools.pairwise(since))
-        waits = [recovery_time(times, after, self.before, last) for _, _, after in self.injected]
-        known = [wait for wait in waits if wait is not None]
-        self.recovery = None if len(known) < len(waits) else max(known, default=0.0)
+        for fault in self.injected:
+            fault.recovery = recovery_time(times, fault.end, self.before, last)
+        known = [fault.recovery for fault in self.injected if fault.recovery is not None]
+        self.recovery = None if len(known) < len(self.injected) else max(known, default=0.0)
         expected = self.before * max(last - first, WINDOW)
         self.throughput_lost = 1 - _count(times, first, last) / expected if expected else 0.0
 
@@ -112,6 +125,11 @@ def _count(times: Sequence[float], begin: float, end: float) -> int:
 
 def table(results: Sequence[Result]) -> str:
     """Return the results as a table of Markdown."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows_of(results))
+
+
+def rows_of(results: Sequence[Result]) -> list[list[str]]:
+    """Return the cells of the table, the head and the line below it first."""
     head = ["scenario", "jobs", "faults", "lost", "doubled", "other", "unknown outcomes"]
     head += ["before, runs/s", "standstill, s", "recovery, s", "throughput lost"]
     rows = [head, ["---"] * len(head)]
@@ -133,7 +151,7 @@ def table(results: Sequence[Result]) -> str:
                 f"{max(one.throughput_lost, 0):.0%}",
             ]
         )
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return rows
 
 
 def save(path: Path, results: Sequence[Result]) -> None:

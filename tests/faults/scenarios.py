@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from tests.faults.system import LEASE, Layout, System, migrate_to
+from tests.faults.system import API, CLIENT, LEASE, POOLED, WORKER, Layout, System, migrate_to
 
 
 @dataclass(frozen=True)
@@ -243,6 +243,38 @@ def no_connections(system: System, seconds: float) -> None:
                     time.sleep(0.005)
 
 
+@scenario(Layout(pooler=True))
+def exhaust_pooler(system: System, seconds: float) -> None:
+    """Leave transactions open on every connection that PgBouncer has, for longer than a lease.
+
+    Nobody else is served meanwhile; jobs of workers that cannot heartbeat run again.
+    """
+    goes_on = _until(seconds)
+    while goes_on():
+        with system.fault("the pooler exhausted"), contextlib.ExitStack() as stack:
+            for user in (WORKER, API, CLIENT):
+                for _ in range(POOLED):
+                    connection = psycopg.connect(system.conninfo(user), prepare_threshold=None)
+                    stack.enter_context(contextlib.closing(connection))
+                    connection.execute("select")
+            time.sleep(LEASE + 3)
+        time.sleep(6)
+
+
+@scenario(Layout(api_pool=2))
+def lock_jobs(system: System, seconds: float) -> None:
+    """Lock the table of jobs for longer than a lease, as a careless ALTER TABLE does.
+
+    Whoever calls waits, and the API's small pool is exhausted: it answers 503, and recovers.
+    """
+    goes_on = _until(seconds)
+    while goes_on():
+        with system.fault("jobs locked"), system.observe() as connection, connection.transaction():
+            connection.execute("lock table job_queue.jobs in access exclusive mode")
+            time.sleep(LEASE + 3)
+        time.sleep(6)
+
+
 @scenario(Layout(disk=160))
 def disk_full(system: System, seconds: float) -> None:
     """Fill the disk that the data is on, and make room again; whoever runs it starts PostgreSQL."""
@@ -262,6 +294,8 @@ def disk_full(system: System, seconds: float) -> None:
                 system.notes.append("PostgreSQL was down and had to be started")
                 system.server.start()
         time.sleep(8)
+    panics = system.server.log.read_text(errors="replace").count("PANIC:")
+    system.notes.append(f"PostgreSQL panicked {panics} times")
 
 
 @scenario(Layout(proxy=True), short=True)
@@ -312,16 +346,19 @@ def wrong_clock(system: System, seconds: float) -> None:
 
 @scenario(Layout(migrated=190))
 def migrate(system: System, seconds: float) -> None:
-    """Apply the last migrations under load, again where one found a lock taken.
+    """Apply the last migrations under load, at first beside a long transaction that has read.
 
-    A call may fail in the moment in which its function is replaced.
+    One that cannot have its lock gives up, and is applied again. A call may fail in the moment in
+    which its function is replaced.
     """
     conninfo = system.server.conninfo(dbname=system.dbname)
-    with system.fault("migrations"):
+    with system.fault("migrations"), system.observe() as reader:
+        reader.execute("begin; select count(*) from job_queue.jobs")
         for attempt in itertools.count(1):
             try:
                 migrate_to(conninfo)
             except psycopg.errors.LockNotAvailable:
+                reader.close()
                 continue
             system.notes.append(f"migrated in {attempt} attempts")
             break

@@ -54,6 +54,9 @@ SETTINGS = {
     "log_line_prefix": "%m [%p] %u ",
 }
 
+POOLED = 15
+"""How many connections PgBouncer holds for each login."""
+
 HOST_ADDRESS, INSIDE_ADDRESS = "10.213.7.1", "10.213.7.2"
 """Of the network that workers in a namespace have."""
 
@@ -236,6 +239,8 @@ class Layout:
     """Whether everybody does so through PgBouncer in transaction mode."""
     standby: str | None = None
     """A standby that follows: sync or async."""
+    api_pool: int = 10
+    """How many connections the requests to the API share."""
     disk: int | None = None
     """Megabytes that the data directory has, the data included."""
     migrated: int | None = None
@@ -254,6 +259,8 @@ class System:
     ) -> None:
         if (layout.disk is not None or layout.namespace) and os.geteuid() != 0:
             raise Missing("it needs root")
+        if layout.namespace and not (shutil.which("ip") and shutil.which("iptables")):
+            raise Missing("ip (iproute2) or iptables is not installed")
         self.directory, self.layout = directory, layout
         self.chance = random.Random(seed)
         self.faults: list[tuple[str, float, float]] = []
@@ -265,7 +272,6 @@ class System:
         self.workers: list[subprocess.Popen[bytes]] = []
         self.api: subprocess.Popen[bytes] | None = None
         self.api_port = free_port()
-        self.api_environment: dict[str, str] = {}
         self.worker_command: list[str] = []
         """What is put before the command of a worker."""
         self.worker_environment: dict[str, str] = {}
@@ -450,7 +456,7 @@ class System:
             {
                 "DATABASE_URL": self.conninfo(API),
                 "API_LOG_LEVEL": "warning",
-                **self.api_environment,
+                "API_POOL_SIZE": str(self.layout.api_pool),
             },
             "api",
         )
@@ -464,7 +470,7 @@ class System:
             f"[databases]\n{self.dbname} = host=127.0.0.1 port={self.server.port}\n"
             "[pgbouncer]\npool_mode = transaction\nauth_type = trust\n"
             f"auth_file = {users}\nlisten_addr = 127.0.0.1\nlisten_port = {self.pooler_port}\n"
-            "unix_socket_dir =\ndefault_pool_size = 15\nmax_client_conn = 500\n"
+            f"unix_socket_dir =\ndefault_pool_size = {POOLED}\nmax_client_conn = 500\n"
         )
         found = program("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
         if found is None:

@@ -3,13 +3,15 @@
 import json
 import random
 from pathlib import Path
+from xml.etree import ElementTree
 
 import psycopg
 import pytest
 
 from tests.faults.history import Fault
 from tests.faults.load import KINDS, a_job, arguments, outcome_of
-from tests.faults.results import Result, recovery_time, save, table
+from tests.faults.page import page
+from tests.faults.results import Injected, Result, recovery_time, save, table
 from tests.faults.scenarios import SCENARIOS
 
 
@@ -30,7 +32,7 @@ def test_what_stays_below_nine_tenths_has_not_recovered() -> None:
 
 
 def test_a_result_tells_throughput_before_standstill_and_loss() -> None:
-    result = Result("s", 1, 5, injected=[("a", 10, 14)])
+    result = Result("s", 1, 5, injected=[Injected("a", 10, 14)])
     times = every(0.1, 100, 110) + every(0.1, 115, 120)
     result.measure([*times, 130.0], begin=100, measured=102, end=120)
     assert result.runs == 150
@@ -43,12 +45,17 @@ def test_a_result_tells_throughput_before_standstill_and_loss() -> None:
 
 def test_the_worst_recovery_counts_and_one_that_never_came_is_none() -> None:
     times = every(0.1, 0, 10) + every(0.1, 12, 20)
-    result = Result("s", 1, 5, injected=[("a", 5, 5), ("b", 10, 10)])
+    result = Result("s", 1, 5, injected=[Injected("a", 5, 5), Injected("b", 10, 10)])
     result.measure(times, begin=0, measured=0, end=20)
     assert result.recovery == pytest.approx(1.8, abs=0.11)
-    result.injected.append(("c", 19, 19))
+    result.injected.append(Injected("c", 19, 19))
     result.measure(times, begin=0, measured=0, end=20)
     assert result.recovery is None
+    assert [fault.recovery for fault in result.injected] == [
+        0,
+        pytest.approx(1.8, abs=0.11),
+        None,
+    ]
 
 
 def test_what_is_wrong_is_in_the_table_and_what_is_allowed_is_told_beside(tmp_path: Path) -> None:
@@ -64,6 +71,32 @@ def test_what_is_wrong_is_in_the_table_and_what_is_allowed_is_told_beside(tmp_pa
     save(tmp_path / "results" / "of.json", [bad, allowed])
     [first, _] = json.loads((tmp_path / "results" / "of.json").read_text())
     assert first["wrong"] == {"lost": 1, "stale": 1, "doubled": 1, "unique": 1}
+
+
+def test_the_page_shows_each_second_each_fault_and_what_was_found() -> None:
+    killed = Injected("kill -9 & go", 2, 4)
+    result = Result("kill <it>", 1, 5, summary="Kill it.", injected=[killed])
+    result.measure([0.5, 1.5, 4.5, 4.6], begin=0, measured=0, end=6)
+    result.judge([Fault("lost", "job <a>")])
+    root = ElementTree.fromstring(page([result]))
+    drawn = [(one.get("class"), float(one.get("width", 0))) for one in root.iter("rect")]
+    assert [name for name, _ in drawn] == ["fault"] + ["run"] * 7
+    wide = drawn[1][1] / 0.8
+    assert drawn[0][1] == pytest.approx(2 * wide, rel=0.01)
+    heights = [float(one.get("height", 0)) for one in root.iter("rect")][1:]
+    assert heights == pytest.approx([heights[4] * part for part in (0.5, 0.5, 0, 0, 1, 0, 0)])
+    assert heights[4] > 0
+    text = "".join(root.itertext())
+    for expected in ("kill <it>", "Kill it.", "kill -9 & go", "lost: job <a>", "1 lost"):
+        assert expected in text
+    assert "nothing lost" not in text
+
+
+def test_a_page_of_a_good_run_says_so() -> None:
+    result = Result("s", 1, 5)
+    result.judge([])
+    result.measure([], begin=0, measured=0, end=0)
+    assert "nothing lost" in page([result])
 
 
 def test_what_a_client_knows_after_an_error() -> None:
