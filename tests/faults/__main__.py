@@ -177,6 +177,7 @@ def _job(
         max_losses,
         depends_on or [],
         job_type in load.GIVING_UP,
+        job_type == "orphan",
     )
 
 

@@ -2,11 +2,12 @@
 
 import asyncio
 import os
+import random
 import time
 from pathlib import Path
 
 from tests.faults.log import Log
-from worker import AsyncContext, Context, Fail, handler
+from worker import AsyncContext, Context, Fail, Snooze, handler
 
 _log = Log(Path(os.environ["FAULTS_LOGS"]) / f"worker-{os.getpid()}-{time.time_ns()}.jsonl")
 
@@ -17,10 +18,20 @@ def _begin(context: Context | AsyncContext) -> None:
     _log.write("run", f"run {job.claim_id}", "acknowledged", job=job.id, claim=job.claim_id)
 
 
+@handler("orphan")
 @handler("quick")
 def quick(context: Context, ref: str) -> str:
     """Return at once."""
     _begin(context)
+    return ref
+
+
+@handler("dozy")
+def dozy(context: Context, ref: str) -> str:
+    """Put it off, every other time."""
+    _begin(context)
+    if random.random() < 0.5:
+        raise Snooze(0.2)
     return ref
 
 

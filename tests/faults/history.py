@@ -69,6 +69,8 @@ class Job:
     depends_on: Sequence[str] = ()
     gives_up: bool = False
     """Whether it may fail for good before its attempts are used up."""
+    outlives_parents: bool = False
+    """Whether it runs once those that it depends on have ended, in whatever way."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,8 @@ def check(records: Records, rules: Rules | None = None) -> list[Fault]:
     replay = _Replay(records.jobs, rules)
     faults = [*replay.faults(records.events)]
     faults += _calls(records, replay)
+    faults += _twice(records.log)
+    faults += _orphans(records)
     faults += _transactions(records)
     faults += _ticks(records.events, rules)
     return faults
@@ -167,7 +171,7 @@ class _State:
         self.status: str | None = None
         self.claim: int | None = None
         self.attempts = self.losses = 0
-        self.cancel_requested = self.was_retried = False
+        self.cancel_requested = self.was_retried = self.has_ended = False
         self.verbs: set[tuple[str, str]] = set()
 
 
@@ -202,6 +206,7 @@ class _Replay:
                 state.attempts = state.losses = 0
                 state.cancel_requested, state.was_retried = False, True
             state.status = event.to_status
+            state.has_ended |= event.to_status in ENDED
             state.verbs.add((event.verb, event.to_status))
             yield from self._hold(event, job)
         for job_id in self.states.keys() | self.jobs.keys():
@@ -221,8 +226,10 @@ class _Replay:
         if state.attempts > job.max_attempts:
             yield Fault("attempts", f"{_name(event)}, of {job.max_attempts}")
         for parent in job.depends_on:
-            if self.states[parent].status != "succeeded" and not state.was_retried:
-                yield Fault("dependencies", f"{_name(event)} before {parent} has succeeded")
+            its = self.states[parent]
+            is_over = its.has_ended if job.outlives_parents else its.status == "succeeded"
+            if not is_over and not state.was_retried:
+                yield Fault("dependencies", f"{_name(event)}, but {parent} is {its.status}")
         for lane, limit in self._limits(job):
             self._running[lane] += 1
             if limit is not None and self._running[lane] > limit:
@@ -335,6 +342,23 @@ def _calls(records: Records, replay: _Replay) -> Iterator[Fault]:
         verbs = replay.states[entry.job].verbs if entry.job else set()
         if entry.outcome == "acknowledged" and ("retry", "queued") not in verbs:
             yield Fault("lost", f"{ref}, retry of job {entry.job}")
+
+
+def _twice(log: Iterable[Entry]) -> Iterator[Fault]:
+    """Look for claims that were run twice, or ended twice, as far as the callers were told."""
+    told = Counter((one.op, one.claim) for one in log if one.outcome == "acknowledged")
+    for (op, claim), count in told.items():
+        if op in {"run", "end"} and count > 1:
+            yield Fault("doubled", f"{count} times {op} under claim {claim}")
+
+
+def _orphans(records: Records) -> Iterator[Fault]:
+    """Look for jobs that were to outlive their parents, and were cancelled though nobody asked."""
+    asked = {entry.job for entry in records.log if entry.op == "cancel"}
+    jobs = {job.id for job in records.jobs if job.outlives_parents}
+    for event in records.events:
+        if event.verb == "cancel" and event.job in jobs - asked:
+            yield Fault("dependencies", f"{_name(event)}, which nobody asked for")
 
 
 _CANCELLED_BY_ITS_END = {(verb, "cancelled") for verb in ENDS_A_RUN}

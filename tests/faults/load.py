@@ -29,7 +29,8 @@ BY_HAND = "by hand"
 LEASE_BY_HAND = 1.0
 
 KINDS = {
-    "quick": 30,
+    "quick": 28,
+    "dozy": 2,
     "slow": 4,
     "async": 4,
     "process": 1,
@@ -39,7 +40,8 @@ KINDS = {
     "effect": 10,
     "long": 2,
     "later": 4,
-    "child": 8,
+    "child": 6,
+    "orphan": 2,
     "unique": 6,
     "mortal": 2,
     "limited": 6,
@@ -82,6 +84,9 @@ def a_job(chance: random.Random, ref: str, parents: list[str]) -> Job:
             job |= {"job_type": "quick", "delay_seconds": seconds}
         case "child":
             job |= {"job_type": "quick", "depends_on": chance.sample(parents, min(2, len(parents)))}
+        case "orphan":  # runs though its parents fail
+            job["depends_on"] = chance.sample(parents, min(2, len(parents)))
+            job["on_parent_failure"] = "release"
         case "unique":
             job |= {"job_type": "slow", "payload": {"ref": ref, "seconds": seconds}}
             job["unique_key"] = f"key {chance.randrange(5)}"

@@ -167,6 +167,16 @@ def test_an_accepted_failure_that_became_a_success_is_lost() -> None:
     assert kinds(story.faults()) == ["lost"]
 
 
+@pytest.mark.parametrize("op", ["run", "end"])
+def test_what_was_done_twice_under_one_claim_is_found(op: str) -> None:
+    story = done().told(op, "acknowledged", "r", job="a", claim=1, answer="complete")
+    assert story.faults() == []
+    story.told(op, "refused", "again", job="a", claim=1, answer="fail")
+    assert story.faults() == []
+    story.told(op, "acknowledged", "once more", job="a", claim=1, answer="complete")
+    assert kinds(story.faults()) == ["doubled"]
+
+
 def test_a_refused_completion_that_took_effect_is_found() -> None:
     story = done().told("end", "refused", job="a", claim=1, answer="complete")
     assert kinds(story.faults()) == ["stale"]
@@ -313,6 +323,30 @@ def test_a_child_that_ran_before_its_parent_succeeded_is_found() -> None:
     assert kinds(early.faults()) == ["dependencies"]
     late = Story(child).enqueue().enqueue("b", "blocked").claim().end()("b", "unblock", "queued")
     assert late.claim("b", 2).end(job="b", claim=2).faults() == []
+
+
+def orphan() -> Story:
+    """Return the history of a parent that fails, and of a child that is to outlive it."""
+    child = Job("b", "", depends_on=["a"], outlives_parents=True)
+    return Story(Job("a", ""), child).enqueue().enqueue("b", to="blocked")
+
+
+def test_a_child_that_outlives_its_parents_may_run_once_they_have_ended() -> None:
+    story = orphan().claim().end("fail", "failed")("b", "unblock", "queued")
+    story("a", "retry", "queued").claim("b", 2).end(job="b", claim=2)
+    story.claim(claim=3).end(claim=3)
+    assert story.faults() == []
+
+
+def test_a_child_that_outlives_its_parents_and_does_not_wait_for_them_is_found() -> None:
+    story = orphan()("b", "unblock", "queued").claim("b", 2).end(job="b", claim=2)
+    assert kinds(story.claim().end("fail", "failed").faults()) == ["dependencies"]
+
+
+def test_a_child_that_outlives_its_parents_and_was_cancelled_with_them_is_found() -> None:
+    story = orphan().claim().end("fail", "failed")("b", "cancel", "cancelled")
+    assert kinds(story.faults()) == ["dependencies"]
+    assert story.told("cancel", "acknowledged", job="b", answer="cancelled").faults() == []
 
 
 def test_a_child_that_was_cancelled_and_retried_does_not_wait_again() -> None:
