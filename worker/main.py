@@ -29,6 +29,9 @@ WRONG_SETTING = 2
 CRASHED = 70
 """EX_SOFTWARE of sysexits.h"""
 
+LONGEST_SLEEP = 0.5
+"""Seconds after which a signal that woke nobody is handled."""
+
 
 class Worker:
     """All that makes up one worker, put together."""
@@ -160,7 +163,10 @@ def main() -> int:
     statuses: list[int] = []
     loop = threading.Thread(target=lambda: statuses.append(worker.run()), name="loop")
     loop.start()
-    loop.join()
+    # Not for as long as it takes: Python handles a signal only once this thread wakes, and one that
+    # comes just before it falls asleep, or to another thread, does not wake it.
+    while loop.is_alive():
+        loop.join(LONGEST_SLEEP)
     return statuses[0] if statuses else CRASHED
 
 

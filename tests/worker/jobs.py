@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -202,6 +203,12 @@ def hold_gil(seconds: int) -> None:
     libc = ctypes.PyDLL(None)
     for _ in range(seconds):
         libc.sleep(1)
+
+
+@handler("stop_quietly")
+def stop_quietly() -> None:
+    """Have this thread get the signal to stop, which does not wake the main thread."""
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
 
 
 @handler("die")

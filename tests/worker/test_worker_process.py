@@ -93,6 +93,16 @@ def test_a_second_signal_ends_the_worker_at_once(db: Connection, start_worker: S
     assert worker.stop() == 128 + signal.SIGTERM
 
 
+def test_a_signal_that_does_not_wake_the_main_thread_is_not_lost(
+    db: Connection, start_worker: StartWorker
+) -> None:
+    worker = start_worker()
+    job_id = enqueue(db, job_type="stop_quietly")
+    assert worker.process.wait(timeout=60) == 0
+    assert job(db, job_id).status == "succeeded"
+    assert "SIGTERM received" in worker.log
+
+
 def test_an_idle_worker_stops_at_once(start_worker: StartWorker) -> None:
     worker = start_worker(POLL_SECONDS="86400")
     worker.wait_until_it_logs("started")
