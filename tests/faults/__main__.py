@@ -30,7 +30,7 @@ from pathlib import Path
 from tests.bench.place import about
 from tests.faults import history, load
 from tests.faults.page import page
-from tests.faults.results import Injected, Result, save, table
+from tests.faults.results import Result, save, table
 from tests.faults.scenarios import SCENARIOS, Scenario
 from tests.faults.system import Missing, System, prepare
 
@@ -83,7 +83,7 @@ def run(scenario: Scenario, data: Path, seed: int, seconds: float) -> Result:
             system.start()
             system.wait_until_ready()
             result.about = about(system.server.conninfo())
-            begin = time.time()
+            begin = system.begin = time.time()
             system.load.start()
             time.sleep(WARM_UP)
             measured = time.time()
@@ -96,7 +96,7 @@ def run(scenario: Scenario, data: Path, seed: int, seconds: float) -> Result:
             system.load.end()
             records, ends = collect(system)
             _judge(result, scenario, system, records)
-            result.injected = [Injected(what, a - begin, b - begin) for what, a, b in system.faults]
+            result.injected = system.faults
             result.measure(ends, begin, measured, end)
     except Missing:
         shutil.rmtree(directory)

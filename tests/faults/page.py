@@ -45,7 +45,9 @@ def _section(result: Result) -> str:
     if not result.is_good:
         verdict = ", ".join(f"{count} {kind}" for kind, count in result.wrong.items())
     state = "good" if result.is_good else "bad"
-    kinds = Counter(fault.what for fault in result.injected)
+    kinds: Counter[str] = Counter()
+    for fault in result.injected:
+        kinds[fault.what] += fault.times
     injected = ", ".join(f"{count} x {what}" for what, count in kinds.items())
     return "\n".join(
         [

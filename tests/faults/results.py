@@ -32,6 +32,8 @@ class Injected:
     end: float
     recovery: float | None = None
     """The time from its end until throughput was back; None: it never was."""
+    times: int = 1
+    """How often it was done within that time."""
 
 
 @dataclass
@@ -140,7 +142,7 @@ def rows_of(results: Sequence[Result]) -> list[list[str]]:
             [
                 one.scenario,
                 f"{one.jobs:,}",
-                str(len(one.injected)),
+                f"{sum(fault.times for fault in one.injected):,}",
                 f"{lost}{missing}",
                 str(doubled),
                 str(sum(one.wrong.values()) - lost - doubled),

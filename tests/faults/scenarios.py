@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 
@@ -96,9 +97,10 @@ def _kill_api(system: System) -> None:
 
 def _terminate_backends(system: System, seconds: float) -> None:
     goes_on = _until(seconds)
-    with system.observe() as connection, system.fault("pg_terminate_backend at random"):
+    with system.observe() as connection, system.fault("pg_terminate_backend at random") as fault:
+        fault.times = 0
         while goes_on():
-            connection.execute(
+            ended = connection.execute(
                 """
                 select pg_terminate_backend(pid)
                   from pg_stat_activity
@@ -107,6 +109,7 @@ def _terminate_backends(system: System, seconds: float) -> None:
                 """,
                 [str(system.chance.random())],
             )
+            fault.times += ended.rowcount
             time.sleep(0.2)
 
 
@@ -277,8 +280,18 @@ def lock_jobs(system: System, seconds: float) -> None:
 
 @scenario(Layout(disk=160))
 def disk_full(system: System, seconds: float) -> None:
-    """Fill the disk that the data is on, and make room again; whoever runs it starts PostgreSQL."""
-    filler = system.server.data.parent / "filler"
+    """Fill the disk that the data is on, and make room again. What needs room is refused."""
+    _fill(system, system.disk, seconds)
+
+
+@scenario(Layout(wal_disk=160))
+def wal_full(system: System, seconds: float) -> None:
+    """Fill the disk of the write-ahead log, on which PostgreSQL goes down; make room, start it."""
+    _fill(system, system.wal_disk, seconds)
+
+
+def _fill(system: System, disk: Path, seconds: float) -> None:
+    filler = disk / "filler"
     goes_on = _until(seconds)
     while goes_on():
         with system.fault("disk full"):
@@ -288,10 +301,9 @@ def disk_full(system: System, seconds: float) -> None:
             with contextlib.suppress(OSError), filler.open("ab", buffering=0) as file:
                 while True:
                     file.write(b"x")
-            time.sleep(max(6.0, seconds / 3))
+            time.sleep(max(6.0, min(seconds / 3, 20.0)))
             filler.unlink()
             if not system.server.is_up:
-                system.notes.append("PostgreSQL was down and had to be started")
                 system.server.start()
         time.sleep(8)
     panics = system.server.log.read_text(errors="replace").count("PANIC:")

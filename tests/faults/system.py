@@ -33,6 +33,7 @@ from yoyo import get_backend, read_migrations
 from database.local import MIGRATIONS
 from tests.bench.place import ROOT, program
 from tests.faults import load
+from tests.faults.results import Injected
 from tests.worker.proxy import Proxy
 
 DATABASE = "jobs"
@@ -173,6 +174,7 @@ def prepare(directory: Path) -> Path:
     cluster = ["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8"]
     as_account("initdb", "-D", data, *cluster, "--wal-segsize=1", "--no-sync")
     server = Server(data)
+    server.settings |= {"min_wal_size": "2MB", "max_wal_size": "2MB"}  # it keeps none to reuse
     server.start()
     try:
         with psycopg.connect(server.conninfo(dbname="postgres"), autocommit=True) as connection:
@@ -243,6 +245,8 @@ class Layout:
     """How many connections the requests to the API share."""
     disk: int | None = None
     """Megabytes that the data directory has, the data included."""
+    wal_disk: int | None = None
+    """Megabytes that the write-ahead log has for itself."""
     migrated: int | None = None
     """The last migration that has been applied when the load begins."""
     clock: bool = False
@@ -257,13 +261,15 @@ class System:
     def __init__(
         self, directory: Path, template: Path, layout: Layout, seed: int, stack: ExitStack
     ) -> None:
-        if (layout.disk is not None or layout.namespace) and os.geteuid() != 0:
+        if (layout.disk or layout.wal_disk or layout.namespace) and os.geteuid() != 0:
             raise Missing("it needs root")
         if layout.namespace and not (shutil.which("ip") and shutil.which("iptables")):
             raise Missing("ip (iproute2) or iptables is not installed")
         self.directory, self.layout = directory, layout
         self.chance = random.Random(seed)
-        self.faults: list[tuple[str, float, float]] = []
+        self.faults: list[Injected] = []
+        self.begin = 0.0
+        """When the load began."""
         self.notes: list[str] = []
         self.died: list[str] = []
         """What ended by itself, and should not."""
@@ -281,22 +287,31 @@ class System:
         self.pooler: subprocess.Popen[bytes] | None = None
         self.pooler_port = free_port()
         self._stack, self._started = stack, 0
+        self.disk, self.wal_disk = directory / "disk", directory / "wal"
         self.server = Server(self._data(template))
         self.load = load.Load(seed, self.logs, lambda: self.conninfo(CLIENT), self.api_port)
 
     def _data(self, template: Path) -> Path:
-        disk = self.directory / "disk"
-        disk.mkdir()
-        if self.layout.disk is not None:
-            size = f"size={self.layout.disk}m"
-            subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", disk], check=True)
-            self._stack.callback(lambda: subprocess.run(["umount", "-l", disk], check=True))
-        own(disk)
-        data = disk / "data"
+        self._make_disk(self.disk, self.layout.disk)
+        data = self.disk / "data"
         subprocess.run(["cp", "-a", template, data], check=True)
+        if self.layout.wal_disk is not None:
+            self._make_disk(self.wal_disk, self.layout.wal_disk)
+            shutil.move(data / "pg_wal", self.wal_disk)
+            (data / "pg_wal").symlink_to(self.wal_disk / "pg_wal")
+            own(self.wal_disk)
         with (data / "pg_hba.conf").open("a") as file:
             file.write(f"host all all {HOST_ADDRESS}/30 trust\n")
         return data
+
+    def _make_disk(self, path: Path, size: int | None) -> None:
+        """Make a directory, of so many megabytes if a size is given."""
+        path.mkdir()
+        if size is not None:
+            options = f"size={size}m"
+            subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", path], check=True)
+            self._stack.callback(lambda: subprocess.run(["umount", "-l", path], check=True))
+        own(path)
 
     def start(self) -> None:
         """Start everything but the load."""
@@ -525,11 +540,12 @@ class System:
     # --- what is done to it
 
     @contextmanager
-    def fault(self, what: str) -> Iterator[None]:
+    def fault(self, what: str) -> Iterator[Injected]:
         """Note when something was broken, and when it was whole again."""
-        begin = time.time()
-        yield
-        self.faults.append((what, begin, time.time()))
+        fault = Injected(what, time.time() - self.begin, 0.0)
+        yield fault
+        fault.end = time.time() - self.begin
+        self.faults.append(fault)
 
     def kill_worker(self, worker: "subprocess.Popen[bytes]") -> None:
         """Kill a worker without a warning."""
