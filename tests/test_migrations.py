@@ -1,126 +1,21 @@
 """The migrations lead to what schema/ describes, one by one, there and back."""
 
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-import psycopg
 import pytest
-from psycopg import sql
-from psycopg.conninfo import make_conninfo
 from yoyo import get_backend, read_migrations
 
-from database.local import programs
-from tests.conftest import Server
-from tests.support import Connection, value
+from tests.conftest import ROOT, SCHEMA_FILES, Database, Server
+from tests.support import value
 
-ROOT = Path(__file__).resolve().parent.parent
-SCHEMA_FILES = sorted((ROOT / "database" / "schema").glob("*.sql"))
 MIGRATIONS = sorted(
     path
     for path in (ROOT / "database" / "migrations").glob("*.sql")
     if not path.name.endswith(".rollback.sql")
 )
-
-OWNER = "job_queue_test_owner"
-
-
-class Database:
-    """An empty database, owned by a role that is no superuser."""
-
-    def __init__(self, server: Server, name: str) -> None:
-        self._server = server
-        self.name = name
-        self.environment = {
-            **os.environ,
-            "PGHOST": server.host,
-            "PGPORT": str(server.port),
-            "PGUSER": OWNER,
-            "PGPASSWORD": OWNER,
-            "PGDATABASE": name,
-        }
-        self.url = (
-            f"postgresql+psycopg://{OWNER}:{OWNER}@/{name}"
-            f"?host={quote(server.host, safe='')}&port={server.port}"
-        )
-
-    def connect(self, user: str = OWNER) -> Connection:
-        return psycopg.connect(
-            make_conninfo(
-                host=self._server.host,
-                port=self._server.port,
-                user=user,
-                password=user if user != self._server.user else self._server.password,
-                dbname=self.name,
-            ),
-            autocommit=True,
-        )
-
-    def yoyo(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "yoyo", *arguments]
-        done = subprocess.run(
-            command, cwd=ROOT, env=self.environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-
-    def load_schema_files(self) -> None:
-        with self.connect() as connection:
-            for path in SCHEMA_FILES:
-                connection.execute(path.read_text())
-
-    def dump(self) -> str:
-        """Return what pg_dump says of everything that is not yoyo's own."""
-        command = [f"{programs()}/pg_dump", "--schema-only", "--exclude-table=*yoyo*"]
-        dump = subprocess.run(
-            command, env=self.environment, check=True, capture_output=True, text=True
-        )
-        # Two lines with a random word, and a counter of the server's own that newer minor releases
-        # keep with each column and an older pg_dump takes for an option.
-        noise = r"^(\\(un)?restrict .*|ALTER TABLE .* SET \(pg_attver=\d+\);)\n+"
-        return re.sub(noise, "", dump.stdout, flags=re.M)
-
-    @property
-    def search_path(self) -> Any:
-        with self.connect() as connection:
-            return value(connection, "show search_path")
-
-
-@pytest.fixture
-def new_database(server: Server) -> Iterator[Callable[[str], Database]]:
-    """Make databases for one test."""
-    names: list[str] = []
-    with psycopg.connect(
-        make_conninfo(
-            host=server.host,
-            port=server.port,
-            user=server.user,
-            password=server.password,
-            dbname=server.maintenance_dbname,
-        ),
-        autocommit=True,
-    ) as admin:
-        admin.execute(f"drop role if exists {OWNER}")
-        admin.execute(f"create role {OWNER} login password '{OWNER}'")
-
-        def create(name: str) -> Database:
-            names.append(name)
-            admin.execute(
-                sql.SQL("create database {} owner {}").format(
-                    sql.Identifier(name), sql.Identifier(OWNER)
-                )
-            )
-            return Database(server, name)
-
-        yield create
-        for name in names:
-            admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
-        admin.execute(f"drop role {OWNER}")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@
 -- took the event's, because every verb locks or writes a job first. So once an event is visible,
 -- all transactions to which lower numbers can belong have transaction numbers below one that is
 -- taken now (gap_xid); and once none below that is under way, what is still missing never comes.
+-- A gap_xid that this server has not come to is another's, of which this is a copy: it waits anew.
 --
 -- Volatile, because each of its steps needs to see what was committed before that step: first how
 -- far the transactions are, and only then the events.
@@ -42,8 +43,10 @@ begin
     return;
   end if;
 
-  gap_until := case when p_gap_xid is not null then p_gap_until end;
-  gap_xid := p_gap_xid;
+  if p_gap_xid < pg_snapshot_xmax(pg_current_snapshot())::text::bigint then
+    gap_until := p_gap_until;
+    gap_xid := p_gap_xid;
+  end if;
   loop
     if pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= gap_xid then
       v_settled := greatest(v_settled, gap_until);

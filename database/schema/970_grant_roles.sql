@@ -3,6 +3,9 @@
 -- Roles belong to the whole server, not to this database. One that is missing is made if the caller
 -- may make roles; otherwise a notice says so, and the caller calls this again once somebody has
 -- made it. The one function that runs as its caller: whoever calls it must own the functions.
+--
+-- A function is everybody's when it is made, and so are all of them after a restore without their
+-- privileges. The roles get the schema only when that is over.
 
 create function job_queue.grant_roles()
 returns void
@@ -28,6 +31,7 @@ declare
   v_role text;
   v_functions text;
 begin
+  revoke execute on all functions in schema job_queue from public;
   for v_role in select jsonb_object_keys(v_grants) loop
     if to_regrole(v_role) is null then
       if not (select rolcreaterole or rolsuper from pg_roles where rolname = current_user) then
@@ -56,8 +60,9 @@ comment on function job_queue.grant_roles() is
   'Makes the group roles job_queue_client (enqueues, reads, cancels), job_queue_worker (claims, '
   'ends runs and enqueues) and job_queue_operator (retries, sets queues and schedules, sees the '
   'views) if they are missing and the caller may, and grants them the functions that are meant '
-  'for them. '
-  'Called by the migration; to be called again, by the schema''s owner, if the roles come later.';
+  'for them; from PUBLIC it takes all. '
+  'Called by the migration; to be called again, by the schema''s owner, if the roles come later, '
+  'and after a restore without privileges.';
 
 revoke execute on function job_queue.grant_roles() from public;
 

@@ -26,6 +26,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
+
+import psycopg
 
 from tests.bench.place import about
 from tests.faults import history, load
@@ -45,7 +48,9 @@ AFTER = 5.0
 LONGEST_DRAIN = 120.0
 SHORT, MEDIUM, LONG = 6.0, 30.0, 150.0
 
-_ALL_HAVE_ENDED = """
+RULES = history.Rules(load.LIMITS, load.KEY_LIMITS, load.SCHEDULES)
+
+ALL_HAVE_ENDED = """
 select not exists (
   select from job_queue.jobs where status not in ('succeeded', 'failed', 'cancelled'))
 """
@@ -94,7 +99,8 @@ def run(scenario: Scenario, data: Path, seed: int, seconds: float) -> Result:
             system.load.stop()
             result.drain = _drain(system, end)
             system.load.end()
-            records, ends = collect(system)
+            with system.observe() as connection:
+                records, ends = collect(connection, history.read_all(system.logs))
             _judge(result, scenario, system, records)
             result.injected = system.faults
             result.measure(ends, begin, measured, end)
@@ -115,21 +121,22 @@ def _drain(system: System, end: float) -> float:
     """Wait until all jobs have ended, and return how long that took; some may never."""
     system.running_workers()
     try:
-        system.wait_until(_ALL_HAVE_ENDED, LONGEST_DRAIN)
+        system.wait_until(ALL_HAVE_ENDED, LONGEST_DRAIN)
     except TimeoutError:
         system.notes.append(f"jobs have not ended within {LONGEST_DRAIN:g} s")
     return time.time() - end
 
 
-def collect(system: System) -> tuple[history.Records, list[float]]:
+def collect(
+    connection: psycopg.Connection[Any], log: Sequence[history.Entry]
+) -> tuple[history.Records, list[float]]:
     """Return all records, and when runs ended."""
-    with system.observe() as connection:
-        event_rows = connection.execute(_EVENTS).fetchall()
-        job_rows = connection.execute(_JOBS).fetchall()
-        orders = connection.execute("select ref from public.orders").fetchall()
-        effects = connection.execute("select job_id::text, claim_id from public.effects").fetchall()
+    event_rows = connection.execute(_EVENTS).fetchall()
+    job_rows = connection.execute(_JOBS).fetchall()
+    orders = connection.execute("select ref from public.orders").fetchall()
+    effects = connection.execute("select job_id::text, claim_id from public.effects").fetchall()
     records = history.Records(
-        history.read_all(system.logs),
+        log,
         [_event(*row[:9]) for row in event_rows],
         [_job(*row) for row in job_rows],
         frozenset(ref for (ref,) in orders),
@@ -182,9 +189,8 @@ def _job(
 
 
 def _judge(result: Result, scenario: Scenario, system: System, records: history.Records) -> None:
-    rules = history.Rules(load.LIMITS, load.KEY_LIMITS, load.SCHEDULES)
     died = [history.Fault("died", what) for what in system.died]
-    result.judge([*died, *history.check(records, rules)], scenario.may_lose)
+    result.judge([*died, *history.check(records, RULES)], scenario.may_lose)
     result.jobs = len(records.jobs)
     for op in ("enqueue", "claim", "end", "cancel", "retry"):
         for entry in history.outcomes(records.log, op).values():

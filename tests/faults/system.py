@@ -67,9 +67,12 @@ create role {API} login in role job_queue_client, job_queue_worker, job_queue_op
 create role {CLIENT} login in role job_queue_client, job_queue_worker, job_queue_operator;
 """
 
-_TABLES = f"""
+TABLES = """
 create table public.orders (ref text primary key);
 create table public.effects (job_id uuid, claim_id bigint);
+"""
+
+_GRANTS = f"""
 grant insert on public.orders to {CLIENT};
 grant insert on public.effects to {WORKER};
 """
@@ -181,7 +184,7 @@ def prepare(directory: Path) -> Path:
             connection.execute(f"create database {DATABASE}")
         migrate_to(server.conninfo())
         with psycopg.connect(server.conninfo(), autocommit=True) as connection:
-            connection.execute(_LOGINS + _TABLES)
+            connection.execute(_LOGINS + TABLES + _GRANTS)
             set_policies(connection)
     finally:
         server.stop()
@@ -363,7 +366,7 @@ class System:
         self.dbname = "before"
         migrate_to(self.server.conninfo(dbname=self.dbname), last)
         with self.observe() as connection:
-            connection.execute(_TABLES)
+            connection.execute(TABLES + _GRANTS)
             set_policies(connection)
 
     def _make_clock(self) -> None:
