@@ -210,10 +210,10 @@ class ByStatement(Client):
     def act(self) -> None:
         ref = self.ref()
         job = arguments(a_job(self.chance, ref, self.parents()))
-        if self.chance.random() < 0.5 and "unique_key" not in job:
+        if self.chance.random() < 0.5:
             rows = self.call("enqueue", ref, *enqueue_job(job))
             if rows is not None:
-                self.acknowledged(ref, rows[0][0])
+                self.acknowledged(ref, rows[0][0], None if "unique_key" in job else "created")
             return
         query = "select id, created from job_queue.enqueue_jobs(%s)"
         rows = self.call("enqueue", ref, query, [Jsonb([job])])

@@ -90,8 +90,11 @@ def _restart_worker(system: System) -> None:
 def _kill_api(system: System) -> None:
     assert system.api is not None
     with system.fault("kill -9 of the API"):
-        system.api.kill()
-        system.api.wait()
+        with system.observe() as connection, connection.transaction():
+            connection.execute("lock table job_queue.job_events in share mode")
+            time.sleep(0.3)  # for requests to come, whose jobs are committed once it has died
+            system.api.kill()
+            system.api.wait()
         system.start_api()
 
 
@@ -163,7 +166,7 @@ def rolling_restart(system: System, seconds: float) -> None:
 
 @scenario(short=True)
 def kill_api(system: System, seconds: float) -> None:
-    """Kill -9 the API, and start it again.
+    """Kill -9 the API amid requests, and start it again.
 
     Clients repeat what was not answered, with the same Idempotency-Key: nothing is enqueued twice.
     """
