@@ -296,7 +296,7 @@ class Model:
         late = [
             claim_id
             for claim_id, claim in self.claims.items()
-            if claim.deadline_at is not None and claim.deadline_at <= self.now
+            if claim.deadline_at is not None and claim.deadline_at <= self.now < claim.expires_at
         ]
         for claim_id in late:
             self.end(claim_id, "time_out", error=TIMED_OUT)

@@ -2,6 +2,9 @@
 --
 -- A job that ran out of time has failed, like any other: it is tried again while attempts are left.
 -- Runs that are being ended, renewed or cancelled just now are passed over.
+--
+-- A run whose lease is over too was lost with its worker, which is no failure of the job: it is for
+-- reclaim_expired_claims. After an outage, and in a restored copy, that is all of them.
 
 create function job_queue.time_out_jobs(
   p_limit integer default 100
@@ -25,6 +28,7 @@ declare
       from job_queue.claims as claim
       join job_queue.jobs as job on job.id = claim.job_id
      where claim.deadline_at <= clock_timestamp()
+       and claim.expires_at > clock_timestamp()
      order by claim.claim_id
      limit p_limit
        for update skip locked);

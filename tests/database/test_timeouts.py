@@ -54,6 +54,17 @@ def test_a_job_out_of_time_is_tried_again_while_attempts_are_left(db: Connection
         assert one(db, "table jobs").status == status
 
 
+def test_a_run_that_was_lost_does_not_fail_for_being_out_of_time_too(db: Connection) -> None:
+    enqueue(db, timeout="5 minutes")
+    claim(db)
+    overrun(db)
+    db.execute("update claims set lease = '1 ms', expires_at = clock_timestamp()")
+    done = value(db, "select run_maintenance()")
+    assert (done["timed_out"], done["reclaimed"]) == (0, 1)
+    job = one(db, "table jobs")
+    assert (job.status, job.attempts, job.losses) == ("queued", 0, 1)
+
+
 def test_a_heartbeat_does_not_move_the_deadline(db: Connection) -> None:
     enqueue(db, timeout="5 minutes")
     held = claim(db)
