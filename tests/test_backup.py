@@ -38,6 +38,7 @@ README = (ROOT / "database" / "README.md").read_text()
 [DUMP] = re.findall(r"^pg_dump (.*) --file=", SECTION, re.M)
 [RESTORE] = re.findall(r"^pg_restore (.*) --dbname=", SECTION, re.M)
 [STATEMENTS] = re.findall(r"```sql\n(.*?)```", SECTION, re.S)
+FOR_TRIALS = re.findall(r"^jobs=> (.*);$", SECTION, re.M)
 
 COPY = "job_queue_test_copy"
 
@@ -234,14 +235,40 @@ def test_a_job_that_must_not_run_twice_does_not_in_the_copy(
     for _ in ids:
         claim_for(db, "default", "1 s")
     with session(copy()) as there:
-        eventually(
-            lambda: (
-                there.execute("select * from run_maintenance()")
-                and value(there, "select count(*) = 0 from claims")
-            )
-        )
+        eventually(lambda: not claims_left(there))
         statuses = [value(there, "select status from jobs where id = %s", id_) for id_ in ids]
         assert statuses == ["failed", "queued"]
+
+
+def test_a_copy_to_try_things_out_on_does_nothing_that_the_original_does(
+    db: Connection, copy: Callable[..., str]
+) -> None:
+    enqueue(db, queue="running", max_attempts=9)
+    claim_for(db, "running", "1 s")
+    parent = enqueue(db, delay="1 hour")
+    for policy in ("cancel", "release"):
+        enqueue(db, depends_on=[parent], on_parent_failure=policy)
+    db.execute("""select set_queue('keyed', '{"key_concurrency_limit": 1}')""")
+    for _ in range(2):
+        enqueue(db, queue="keyed", concurrency_key="key")
+    for _ in range(2):
+        db.execute("select claim_next_job('gone', '{keyed}', p_lease => '1 s')")
+    assert value(db, "select count(*) from jobs where waits_for_key") == 1
+    db.execute("select set_schedule('minutely', '* * * * *')")
+    db.execute("update schedules set next_at = now() - interval '1 hour'")
+    with session(copy()) as there:
+        for statement in FOR_TRIALS:
+            there.execute(statement)
+        eventually(lambda: not claims_left(there))
+        assert value(there, "select count(*) from claim_jobs(10)") == 0
+        assert value(there, "select array_agg(distinct status) from jobs") == ["cancelled"]
+        assert value(there, "select count(*) from jobs") == 6
+
+
+def claims_left(db: Connection) -> Any:
+    """Run maintenance, as workers do, and count the claims."""
+    db.execute("select run_maintenance()")
+    return value(db, "select count(*) from claims")
 
 
 def test_the_copy_of_an_owner_who_is_no_superuser_is_what_the_original_is(

@@ -155,18 +155,26 @@ def test_the_end_of_a_run_that_meets_a_cancel_waits_and_heeds_it(
 
 @pytest.mark.parametrize("outcome", ["commit", "rollback"])
 @pytest.mark.parametrize(
-    ("call", "otherwise"),
-    [("select reclaim_expired_claims()", "queued"), ("select time_out_jobs()", "failed")],
+    ("call", "lease_ends_in", "otherwise"),
+    [
+        ("select reclaim_expired_claims()", "-1 s", "queued"),
+        ("select time_out_jobs()", "1 hour", "failed"),
+    ],
 )
 def test_recovery_that_meets_a_cancel_passes_the_run_over_and_heeds_it_the_next_time(
-    connect: Callable[[], Connection], call: str, otherwise: str, outcome: str
+    connect: Callable[[], Connection],
+    call: str,
+    lease_ends_in: str,
+    otherwise: str,
+    outcome: str,
 ) -> None:
     worker, client = connect(), connect()
     job_id = enqueue(worker, timeout="1 hour")
     claim(worker)
     worker.execute(
-        "update claims set lease = '1 ms', expires_at = clock_timestamp() - interval '1 s',"
-        " deadline_at = clock_timestamp()"
+        "update claims set lease = '1 ms', expires_at = clock_timestamp() + %s::interval,"
+        " deadline_at = clock_timestamp()",
+        [lease_ends_in],
     )
     client.execute("begin")
     value(client, CANCEL, job_id)
