@@ -11,7 +11,7 @@ here it is the order in which things took effect, and no clock is asked.
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,24 @@ ENDED = {"succeeded", "failed", "cancelled"}
 ENDS_A_RUN = {"complete", "fail", "time_out", "snooze", "release", "reclaim"}
 UNCOUNTED = {"snooze", "release", "reclaim"}
 """Ways to end a run that give the attempt back."""
+STALE = {"JQ003", "JQ004"}
+"""The SQLSTATEs of a call whose claim holds no more."""
+TRANSITIONS = {
+    (None, "enqueue", "queued"),
+    (None, "enqueue", "blocked"),
+    ("blocked", "unblock", "queued"),
+    ("blocked", "cancel", "cancelled"),
+    ("queued", "cancel", "cancelled"),
+    ("queued", "claim", "running"),
+    ("running", "cancel", "running"),
+    ("running", "complete", "succeeded"),
+    *(("running", verb, "queued") for verb in ENDS_A_RUN - {"complete"}),
+    *(("running", verb, "cancelled") for verb in ENDS_A_RUN - {"complete"}),
+    *(("running", verb, "failed") for verb in ("fail", "time_out", "reclaim")),
+    ("failed", "retry", "queued"),
+    ("cancelled", "retry", "queued"),
+}
+"""All that may happen to a job; what has succeeded stays so."""
 IN_A_TRANSACTION = "order-"
 """What the refs of jobs begin with that are enqueued together with a row of public.orders."""
 
@@ -28,7 +46,8 @@ class Entry:
     """A line of a client's own log. Each call is an intent, and mostly an outcome after it."""
 
     op: str
-    """enqueue, claim, end, cancel, retry; or run: a handler has begun."""
+    """enqueue, claim, heartbeat, end, cancel, retry; run: a handler has begun; or done: it is over,
+    and answer is what the worker is to tell the queue."""
     ref: str
     """The call. One that is made again, to learn how it went, keeps its ref."""
     outcome: str
@@ -36,7 +55,15 @@ class Entry:
     job: str | None = None
     claim: int | None = None
     answer: str | None = None
-    """Of an enqueue "created" or "there already", else what the function returned."""
+    """Of an enqueue "created" or "there already", of an end its verb, else what was returned."""
+    batch: str | None = None
+    """The call or transaction in which several jobs are enqueued, all or none."""
+    lease: float | None = None
+    """For how many seconds a claim holds, from when it was asked for."""
+    sqlstate: str | None = None
+    """Why it was refused."""
+    at: float | None = None
+    """When the line was written, in seconds: the machine's monotonic clock, the same for all."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +132,8 @@ class Fault:
     """Something that must not happen."""
 
     kind: str
-    """lost, unended, doubled, unclaimed, stale, attempts, limits, unique, dependencies, schedules,
-    transactions, transitions; or died, of a process."""
+    """lost, unended, doubled, unclaimed, unasked, stale, leases, attempts, limits, unique,
+    dependencies, schedules, transactions, transitions; or died, of a process."""
     what: str
 
 
@@ -115,9 +142,11 @@ def check(records: Records, rules: Rules | None = None) -> list[Fault]:
     rules = rules or Rules()
     replay = _Replay(records.jobs, rules)
     faults = [*replay.faults(records.events)]
-    faults += _calls(records, replay)
+    faults += _enqueues(records)
+    faults += _runs(records, replay)
+    faults += _leases(records.log, replay)
+    faults += _asked(records, replay)
     faults += _twice(records.log)
-    faults += _orphans(records)
     faults += _transactions(records)
     faults += _ticks(records.events, rules)
     return faults
@@ -147,12 +176,14 @@ def outcomes(log: Iterable[Entry], op: str) -> dict[str, Entry]:
     """
     rank = {"rolled back": 1, "refused": 1, "unknown": 2, "acknowledged": 3}
     pending: Counter[str] = Counter()
+    intents: dict[str, Entry] = {}
     best: dict[str, Entry] = {}
     for entry in log:
         if entry.op != op:
             continue
         if entry.outcome == "intent":
             pending[entry.ref] += 1
+            intents[entry.ref] = entry
             continue
         pending[entry.ref] -= 1
         known = best.get(entry.ref)
@@ -160,7 +191,7 @@ def outcomes(log: Iterable[Entry], op: str) -> dict[str, Entry]:
             best[entry.ref] = entry
     for ref, count in pending.items():
         if count > 0 and (ref not in best or best[ref].outcome != "acknowledged"):
-            best[ref] = Entry(op, ref, "unknown")
+            best[ref] = replace(intents[ref], outcome="unknown")
     return best
 
 
@@ -171,8 +202,10 @@ class _State:
         self.status: str | None = None
         self.claim: int | None = None
         self.attempts = self.losses = 0
-        self.cancel_requested = self.was_retried = self.has_ended = False
-        self.verbs: set[tuple[str, str]] = set()
+        self.cancel_requested = self.has_ended = self.has_not_succeeded = False
+        self.verbs: Counter[tuple[str, str]] = Counter()
+        self.on_demand: Counter[str] = Counter()
+        """How often what only happens if somebody asks for it."""
 
 
 class _Replay:
@@ -191,29 +224,53 @@ class _Replay:
         for event in sorted(events, key=lambda event: event.event_id):
             state = self.states[event.job]
             job = self.jobs.get(event.job, Job(event.job, ""))
-            if event.from_status != state.status:
-                yield Fault(
-                    "transitions",
-                    f"{_name(event)} comes from {event.from_status}, not {state.status}",
-                )
+            yield from self._transition(event, state)
             if event.verb == "claim":
                 yield from self._claim(event, job, state)
             elif event.verb in ENDS_A_RUN:
                 yield from self._end(event, job, state)
-            elif event.verb == "cancel" and event.to_status == "running":
-                state.cancel_requested = True
+            elif event.verb == "cancel":
+                state.cancel_requested |= event.to_status == "running"
+                state.on_demand["cancel"] += not self._is_doomed(event, job)
             elif event.verb == "retry":
                 state.attempts = state.losses = 0
-                state.cancel_requested, state.was_retried = False, True
+                state.cancel_requested = False
+                state.on_demand["retry"] += 1
+            elif event.to_status == "queued":
+                yield from self._release(event, job)
             state.status = event.to_status
             state.has_ended |= event.to_status in ENDED
-            state.verbs.add((event.verb, event.to_status))
+            state.has_not_succeeded |= event.to_status in {"failed", "cancelled"}
+            state.verbs[event.verb, event.to_status] += 1
             yield from self._hold(event, job)
         for job_id in self.states.keys() | self.jobs.keys():
             yield from self._last(job_id)
 
+    def _transition(self, event: Event, state: _State) -> Iterator[Fault]:
+        if event.from_status != state.status:
+            what = f"{_name(event)} comes from {event.from_status}, not {state.status}"
+            yield Fault("transitions", what)
+        elif (event.from_status, event.verb, event.to_status) not in TRANSITIONS:
+            what = f"{_name(event)} leads from {event.from_status} to {event.to_status}"
+            yield Fault("transitions", what)
+
+    def _release(self, event: Event, job: Job) -> Iterator[Fault]:
+        """Look whether a job that need not wait any more has nothing to wait for."""
+        for parent in job.depends_on:
+            its = self.states[parent]
+            is_over = its.has_ended if job.outlives_parents else its.status == "succeeded"
+            if not is_over:
+                yield Fault("dependencies", f"{_name(event)}, but {parent} is {its.status}")
+
+    def _is_doomed(self, event: Event, job: Job) -> bool:
+        """Return whether a parent's end is reason enough to cancel a job."""
+        is_over = any(self.states[parent].has_not_succeeded for parent in job.depends_on)
+        return event.from_status == "blocked" and not job.outlives_parents and is_over
+
     def _claim(self, event: Event, job: Job, state: _State) -> Iterator[Fault]:
-        assert event.claim is not None
+        if event.claim is None:
+            yield Fault("unclaimed", f"{_name(event)} has no number")
+            return
         if state.claim is not None:
             yield Fault("doubled", f"{_name(event)} while claim {state.claim} holds")
         if event.claim in self.claims:
@@ -225,23 +282,19 @@ class _Replay:
             yield Fault("attempts", f"{_name(event)} is attempt {state.attempts}")
         if state.attempts > job.max_attempts:
             yield Fault("attempts", f"{_name(event)}, of {job.max_attempts}")
-        for parent in job.depends_on:
-            its = self.states[parent]
-            is_over = its.has_ended if job.outlives_parents else its.status == "succeeded"
-            if not is_over and not state.was_retried:
-                yield Fault("dependencies", f"{_name(event)}, but {parent} is {its.status}")
         for lane, limit in self._limits(job):
             self._running[lane] += 1
             if limit is not None and self._running[lane] > limit:
                 yield Fault("limits", f"{_name(event)} is number {self._running[lane]} of {lane}")
 
     def _end(self, event: Event, job: Job, state: _State) -> Iterator[Fault]:
-        assert event.claim is not None
-        if event.claim != state.claim:
+        if event.claim is None or event.claim != state.claim:
             yield Fault("stale", f"{_name(event)} while claim {state.claim} holds")
             return
         state.claim = None
         self.ends[event.claim] = event
+        if event.attempt not in (None, state.attempts):
+            yield Fault("attempts", f"{_name(event)}, ends attempt {state.attempts}")
         for lane, _ in self._limits(job):
             self._running[lane] -= 1
         state.losses += event.verb == "reclaim"
@@ -302,22 +355,48 @@ def _expected(event: Event, job: Job, state: _State) -> set[str]:
     return {"queued", "failed"} if job.gives_up else {"queued"}
 
 
-def _calls(records: Records, replay: _Replay) -> Iterator[Fault]:
-    """Hold what clients were told against the tables."""
-    by_ref = Counter(job.ref for job in records.jobs if job.ref is not None)
-    for ref, count in by_ref.items():
-        if count > 1:
-            yield Fault("doubled", f"{ref} was enqueued {count} times")
-    for ref, entry in outcomes(records.log, "enqueue").items():
-        match entry.outcome:
-            case "acknowledged" if entry.job not in replay.jobs:
-                yield Fault("lost", f"{ref} was acknowledged as job {entry.job}")
-            case "acknowledged" if entry.answer == "created" and not by_ref[ref]:
-                yield Fault(
-                    "lost", f"{ref} was acknowledged as new, and is job {entry.job} no more"
-                )
-            case "rolled back" | "refused" if by_ref[ref]:
-                yield Fault("transactions", f"{ref} was {entry.outcome}, but the job is there")
+def _enqueues(records: Records) -> Iterator[Fault]:
+    """Hold what was enqueued, as clients were told, against the jobs that there are."""
+    jobs = {job.id: job for job in records.jobs}
+    made: dict[str, list[str]] = defaultdict(list)
+    for job in records.jobs:
+        if job.ref is not None:
+            made[job.ref].append(job.id)
+    for ref, ids in made.items():
+        if len(ids) > 1:
+            yield Fault("doubled", f"{ref} was enqueued {len(ids)} times")
+    answered: dict[str, set[str | None]] = defaultdict(set)
+    batches: dict[str, set[str]] = defaultdict(set)
+    for entry in records.log:
+        if entry.op == "enqueue" and entry.outcome == "acknowledged":
+            answered[entry.ref].add(entry.job)
+        if entry.op == "enqueue" and entry.batch is not None:
+            batches[entry.batch].add(entry.ref)
+    for ref, answers in answered.items():
+        if len(answers) > 1:
+            yield Fault("doubled", f"{ref} was acknowledged as the jobs {answers}")
+    for batch, refs in batches.items():
+        if refs & made.keys() and refs - made.keys():
+            yield Fault("transactions", f"{batch}: there is no {refs - made.keys()}")
+    known = outcomes(records.log, "enqueue")
+    for ref in made.keys() - known.keys():
+        yield Fault("unasked", f"{ref} was enqueued {len(made[ref])} times")
+    for ref, entry in known.items():
+        mine, told = made.get(ref, []), jobs.get(entry.job or "")
+        if entry.outcome in {"rolled back", "refused"} and mine:
+            yield Fault("transactions", f"{ref} was {entry.outcome}, but the job is there")
+        elif entry.outcome != "acknowledged":
+            continue
+        elif told is None:
+            yield Fault("lost", f"{ref} was acknowledged as job {entry.job}")
+        elif told.id not in mine and (entry.answer == "created" or told.unique_key is None):
+            yield Fault("lost", f"{ref} was acknowledged as job {told.id}, which is {told.ref}")
+        elif mine and told.id not in mine:
+            yield Fault("transactions", f"{ref} was there already, but is job {mine} too")
+
+
+def _runs(records: Records, replay: _Replay) -> Iterator[Fault]:
+    """Hold what was claimed, run and ended, as clients were told, against the history."""
     for op in ("claim", "run"):
         for ref, entry in outcomes(records.log, op).items():
             if entry.outcome == "acknowledged" and entry.claim is not None:
@@ -331,38 +410,85 @@ def _calls(records: Records, replay: _Replay) -> Iterator[Fault]:
             yield Fault("lost", f"{ref} was accepted: {entry.answer} of job {entry.job}")
         if entry.outcome == "refused" and is_there:
             yield Fault("stale", f"{ref} was refused, and took effect: {entry.answer}")
-    for ref, entry in outcomes(records.log, "cancel").items():
-        is_needed = {"cancelled": ("cancel", "cancelled"), "requested": ("cancel", "running")}
-        wanted = is_needed.get(entry.answer or "")
-        if entry.outcome == "acknowledged" and wanted and entry.job:
-            verbs = replay.states[entry.job].verbs
-            if not {wanted, *_CANCELLED_BY_ITS_END} & verbs:
-                yield Fault("lost", f"{ref}, cancel of job {entry.job}: {entry.answer}")
-    for ref, entry in outcomes(records.log, "retry").items():
-        verbs = replay.states[entry.job].verbs if entry.job else set()
-        if entry.outcome == "acknowledged" and ("retry", "queued") not in verbs:
-            yield Fault("lost", f"{ref}, retry of job {entry.job}")
+    meant: dict[tuple[str | None, int | None], set[str | None]] = defaultdict(set)
+    for entry in records.log:
+        if entry.op in {"end", "done"}:
+            meant[entry.job, entry.claim].add(entry.answer)
+    for event in replay.ends.values():
+        verbs = meant[event.job, event.claim]
+        if event.verb not in {"complete", "fail", "snooze"} or event.to_status == "cancelled":
+            continue
+        # A worker may fail what it could not begin, or what has died under way.
+        if event.verb not in verbs and (verbs or event.verb != "fail"):
+            yield Fault("unasked", f"{_name(event)}, whose run was to {verbs or 'go on'}")
+
+
+def _leases(log: Sequence[Entry], replay: _Replay) -> Iterator[Fault]:
+    """Look for claims that were refused though their leases had not run out."""
+    intents: dict[tuple[str, str], float] = {}
+    until: dict[tuple[str | None, int | None], float] = {}
+    ends = outcomes(log, "end")
+    for entry in log:
+        if entry.at is None:
+            continue
+        if entry.outcome == "intent":
+            intents[entry.op, entry.ref] = entry.at
+        elif entry.outcome == "acknowledged" and entry.lease is not None:
+            until[entry.job, entry.claim] = intents[entry.op, entry.ref] + entry.lease
+        elif entry.op == "end" and entry.sqlstate in STALE and entry.claim in replay.claims:
+            left = until.get((entry.job, entry.claim), entry.at) - entry.at
+            if left > 0 and ends[entry.ref].outcome == "refused":
+                yield Fault("leases", f"{entry.ref} was refused {left:.3f} s before its lease ends")
+
+
+def _asked(records: Records, replay: _Replay) -> Iterator[Fault]:
+    """Hold what was asked of jobs, as clients were told, against their history."""
+    for op in ("cancel", "retry"):
+        calls = outcomes(records.log, op).values()
+        maybe = Counter(one.job for one in calls if one.outcome == "unknown")
+        told = Counter(one.job for one in calls if one.outcome == "acknowledged" and _acts(one))
+        for job in {*replay.states}:
+            count = replay.states[job].on_demand[op]
+            if count > told[job] + maybe[job] and not maybe[None]:  # a call for many may be for any
+                is_child = op == "cancel" and job in replay.jobs and replay.jobs[job].depends_on
+                kind = "dependencies" if is_child else "unasked"
+                yield Fault(kind, f"{count} times {op} of job {job}, asked for {told[job]} times")
+        for one in calls:
+            if one.outcome != "acknowledged" or one.job is None or not _acts(one):
+                continue
+            if not _is_seen(one, told[one.job], replay.states[one.job]):
+                yield Fault("lost", f"{one.ref}, {op} of job {one.job}: {one.answer}")
+
+
+def _acts(entry: Entry) -> bool:
+    """Return whether something must be seen of an acknowledged call."""
+    return entry.op == "retry" or entry.answer in {"cancelled", "requested"}
+
+
+def _is_seen(entry: Entry, count: int, state: _State) -> bool:
+    """Return whether a job's history has what was acknowledged, of calls like it so often.
+
+    A job is cancelled but once: who asks again is told the same, be it by the end of its run.
+    """
+    if entry.op == "retry":
+        return state.on_demand["retry"] >= count
+    wanted = ("cancel", "running" if entry.answer == "requested" else "cancelled")
+    return not state.verbs.keys().isdisjoint({wanted, *_CANCELLED_BY_ITS_END})
+
+
+_CANCELLED_BY_ITS_END = {(verb, "cancelled") for verb in ENDS_A_RUN}
 
 
 def _twice(log: Iterable[Entry]) -> Iterator[Fault]:
     """Look for claims that were run twice, or ended twice, as far as the callers were told."""
-    told = Counter((one.op, one.claim) for one in log if one.outcome == "acknowledged")
-    for (op, claim), count in told.items():
-        if op in {"run", "end"} and count > 1:
-            yield Fault("doubled", f"{count} times {op} under claim {claim}")
-
-
-def _orphans(records: Records) -> Iterator[Fault]:
-    """Look for jobs that were to outlive their parents, and were cancelled though nobody asked."""
-    asked = {entry.job for entry in records.log if entry.op == "cancel"}
-    jobs = {job.id for job in records.jobs if job.outlives_parents}
-    for event in records.events:
-        if event.verb == "cancel" and event.job in jobs - asked:
-            yield Fault("dependencies", f"{_name(event)}, which nobody asked for")
-
-
-_CANCELLED_BY_ITS_END = {(verb, "cancelled") for verb in ENDS_A_RUN}
-"""What cancel_job answers with "cancelled" the second time."""
+    told = Counter(
+        (one.op, one.job, one.claim)
+        for one in log
+        if one.op in {"run", "end"} and one.outcome == "acknowledged"
+    )
+    for (op, job, claim), count in told.items():
+        if count > 1:
+            yield Fault("doubled", f"{count} times {op} of job {job} under claim {claim}")
 
 
 def _transactions(records: Records) -> Iterator[Fault]:
@@ -393,9 +519,15 @@ def _ticks(events: Iterable[Event], rules: Rules) -> Iterator[Fault]:
         for tick, count in Counter(ticks).items():
             if count > 1:
                 yield Fault("schedules", f"{schedule} fired {count} times for {tick}")
-        if schedule in rules.every_minute:
-            for tick in set(range(min(ticks), max(ticks), 60)) - set(ticks):
-                yield Fault("schedules", f"{schedule} did not fire for {tick}")
+    for schedule in rules.every_minute:
+        ticks = fired[schedule]
+        if not ticks:
+            yield Fault("schedules", f"{schedule} has never fired")
+            continue
+        for tick in set(range(min(ticks), max(ticks), 60)) - set(ticks):
+            yield Fault("schedules", f"{schedule} did not fire for {tick}")
+        for tick in {tick for tick in ticks if tick % 60}:
+            yield Fault("schedules", f"{schedule} fired for {tick}, which is no tick of its")
 
 
 def _name(event: Event) -> str:

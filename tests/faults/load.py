@@ -27,6 +27,13 @@ GIVING_UP = {"hopeless"}
 BY_HAND = "by hand"
 """The type of the jobs that no worker of ours runs, but clients of the load."""
 LEASE_BY_HAND = 1.0
+ENDS_BY_HAND = {
+    "complete": ", '{}'",
+    "fail": ", 'not this time'",
+    "snooze": ", interval '0.1 seconds'",
+    "release": "",
+}
+"""The ways in which it ends, with what else the function is told."""
 
 KINDS = {
     "quick": 28,
@@ -102,6 +109,7 @@ def a_job(chance: random.Random, ref: str, parents: list[str]) -> Job:
             job["concurrency_key"] = f"key {chance.randrange(3)}"
         case "by hand":
             job |= {"queue": BY_HAND, "max_attempts": 2, "retry_delay_seconds": 0.1}
+            job["max_losses"] = 2
     return job
 
 
@@ -185,11 +193,11 @@ class Client(threading.Thread):
         Raises the error if the connection has to be opened anew.
         """
         connection = self.connect()
-        self.log.write(op, ref, "intent")
+        self.log.write(op, ref, "intent", **members)
         try:
             return connection.execute(query, parameters).fetchall()
         except psycopg.Error as error:
-            self.log.write(op, ref, outcome_of(error), **members)
+            self.log.write(op, ref, outcome_of(error), sqlstate=error.sqlstate, **members)
             if connection.broken or outcome_of(error) == "unknown":
                 raise
             return None
@@ -230,7 +238,7 @@ class ByTransaction(Client):
         refs = [self.ref(IN_A_TRANSACTION) for _ in range(self.chance.randint(1, 3))]
         ids: list[str] = []
         for ref in refs:
-            self.log.write("enqueue", ref, "intent")
+            self.log.write("enqueue", ref, "intent", batch=f"transaction of {refs[0]}")
         outcome = "rolled back"
         try:
             connection.execute("begin")
@@ -258,8 +266,33 @@ class ByTransaction(Client):
                     self.log.write("enqueue", ref, outcome)
 
 
+class ByBatch(Client):
+    """Enqueues many in one call, all or none; now and then one of them is wrong."""
+
+    def act(self) -> None:
+        batch = self.ref()
+        refs = [f"{batch}.{number}" for number in range(self.chance.randint(2, 20))]
+        jobs: list[Job] = [{"job_type": "quick", "payload": {"ref": ref}} for ref in refs]
+        if self.chance.random() < 0.2:
+            self.chance.choice(jobs)["priority"] = 9
+        connection = self.connect()
+        for ref in refs:
+            self.log.write("enqueue", ref, "intent", batch=batch)
+        query = "select id from job_queue.enqueue_jobs(%s)"
+        try:
+            rows = connection.execute(query, [Jsonb(jobs)]).fetchall()
+        except psycopg.Error as error:
+            for ref in refs:
+                self.log.write("enqueue", ref, outcome_of(error), sqlstate=error.sqlstate)
+            if connection.broken or outcome_of(error) == "unknown":
+                raise
+            return
+        for ref, (job_id,) in zip(refs, rows, strict=True):
+            self.acknowledged(ref, job_id)
+
+
 class ByRest(Client):
-    """Enqueues by POST /jobs, and asks again with the same Idempotency-Key if it must."""
+    """Enqueues by POST /jobs, and asks again with the same Idempotency-Key if it must, or can."""
 
     def act(self) -> None:
         ref = self.ref()
@@ -270,7 +303,9 @@ class ByRest(Client):
             if status in (200, 201):
                 unique = "unique_key" in job
                 self.acknowledged(ref, json.loads(body)["id"], None if unique else "created")
-                return
+                if self.chance.random() < 0.8:
+                    return
+                continue
             if 400 <= status < 500:
                 self.log.write("enqueue", ref, "refused")
                 return
@@ -300,10 +335,9 @@ class Operator(Client):
         self.dead: list[str] = []
 
     def act(self) -> None:
-        if self.chance.random() < 0.7:
-            self._cancel()
-        else:
-            self._retry()
+        ways = [self._cancel, self._retry, self._cancel_many, self._retry_many]
+        [do] = self.chance.choices(ways, [65, 25, 5, 5])
+        do()
 
     def _cancel(self) -> None:
         if not self.load.known:
@@ -316,18 +350,42 @@ class Operator(Client):
                 self.dead.append(job_id)
 
     def _retry(self) -> None:
+        """Have one tried again that is dead, as far as is known: else that is refused."""
         if not self.dead:
             query = "select id from job_queue.list_dead_jobs(p_limit => 10)"
             self.dead += [str(job_id) for (job_id,) in self.connect().execute(query)]
+        if self.load.known and self.chance.random() < 0.2:
+            self.dead.append(self.chance.choice(list(self.load.known)[-15:]))
+        if not self.dead:
             return
         ref, job_id = self.ref(), self.dead.pop(self.chance.randrange(len(self.dead)))
         rows = self.call("retry", ref, "select job_queue.retry_job(%s)", [job_id], job=job_id)
         if rows is not None:
             self.log.write("retry", ref, "acknowledged", job=job_id)
 
+    def _cancel_many(self) -> None:
+        query = "select id, outcome from job_queue.cancel_jobs(%s, p_limit => 2)"
+        self._many("cancel", query, self.chance.choice(["default", "limited", "keyed", BY_HAND]))
+
+    def _retry_many(self) -> None:
+        query = """
+            select id, null from job_queue.retry_jobs(%s, p_limit => 5) where outcome = 'retried'
+        """
+        self._many("retry", query, self.chance.choice(["default", BY_HAND]))
+
+    def _many(self, op: str, query: str, queue: str) -> None:
+        """Do it to all in a queue, up to a limit. Without an answer it is not known to which."""
+        ref = self.ref()
+        rows = self.call(op, ref, query, [queue])
+        if rows is None:
+            return
+        self.log.write(op, ref, "acknowledged")
+        for place, (job_id, answer) in enumerate(rows):
+            self.log.write(op, f"{ref}.{place}", "acknowledged", job=job_id, answer=answer)
+
 
 class ByHand(Client):
-    """A worker in SQL: it completes, fails, forgets jobs, and comes too late with some."""
+    """A worker in SQL: it ends jobs in every way, forgets some, and comes too late with others."""
 
     def __init__(self, load: "Load", name: str, a_second: float) -> None:
         super().__init__(load, name, a_second)
@@ -342,20 +400,31 @@ class ByHand(Client):
             self.log.write("claim", ref, "acknowledged")
             return
         [(job_id, claim_id)] = rows
-        self.log.write("claim", ref, "acknowledged", job=job_id, claim=claim_id)
+        held = {"job": job_id, "claim": claim_id, "lease": LEASE_BY_HAND}
+        self.log.write("claim", ref, "acknowledged", **held)
         fate = self.chance.random()
         if fate < 0.1:
             return
         if fate < 0.3:
-            time.sleep(self.chance.uniform(0.8, 2.5) * LEASE_BY_HAND)
-        verb = self.chance.choice(["complete", "complete", "fail"])
+            time.sleep(self.chance.uniform(0.4, 2.5) * LEASE_BY_HAND)
+        elif fate < 0.35:
+            time.sleep(0.7 * LEASE_BY_HAND)
+            self._renew(held)
+            time.sleep(0.7 * LEASE_BY_HAND)
+        verb = self.chance.choices(list(ENDS_BY_HAND), [6, 3, 1, 1])[0]
         for _ in range(self.chance.choice([1, 1, 1, 2])):
             self._end(verb, job_id, claim_id)
 
+    def _renew(self, held: dict[str, Any]) -> None:
+        ref = self.ref()
+        query = "select held from job_queue.heartbeat(array[%s::bigint])"
+        rows = self.call("heartbeat", ref, query, [held["claim"]])
+        if rows == [(True,)]:
+            self.log.write("heartbeat", ref, "acknowledged", **held)
+
     def _end(self, verb: str, job_id: Any, claim_id: int) -> None:
         ref = f"end {claim_id}"
-        text = "'{}'" if verb == "complete" else "'not this time'"
-        query = f"select job_queue.{verb}_job(%s, %s, {text})"
+        query = f"select job_queue.{verb}_job(%s, %s{ENDS_BY_HAND[verb]})"
         members = {"job": job_id, "claim": claim_id, "answer": verb}
         if self.call("end", ref, query, [job_id, claim_id], **members) is not None:
             self.log.write("end", ref, "acknowledged", **members)
@@ -383,6 +452,7 @@ class Load:
         self.clients: list[Client] = [
             *(ByStatement(self, f"statement-{number}", 15 * factor) for number in range(2)),
             ByTransaction(self, "transaction", 6 * factor),
+            ByBatch(self, "batch", factor),
             *(ByRest(self, f"rest-{number}", 8 * factor) for number in range(2)),
             Operator(self, "operator", 4 * factor),
             *(ByHand(self, f"by-hand-{number}", 4 * factor) for number in range(3)),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,5 +20,6 @@ class Log:
     def write(self, op: str, ref: str, outcome: str, **members: Any) -> None:
         """Write a line."""
         given = {name: value for name, value in members.items() if value is not None}
-        line = json.dumps({"op": op, "ref": ref, "outcome": outcome, **given}, default=str)
+        what = {"op": op, "ref": ref, "outcome": outcome, "at": time.monotonic()}
+        line = json.dumps({**what, **given}, default=str)
         os.write(self._file, f"{line}\n".encode())
