@@ -405,9 +405,9 @@ class ByHand(Client):
         fate = self.chance.random()
         if fate < 0.1:
             return
-        if fate < 0.3:
+        if fate < 0.4:
             time.sleep(self.chance.uniform(0.4, 2.5) * LEASE_BY_HAND)
-        elif fate < 0.35:
+        elif fate < 0.45:
             time.sleep(0.7 * LEASE_BY_HAND)
             self._renew(held)
             time.sleep(0.7 * LEASE_BY_HAND)
