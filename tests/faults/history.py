@@ -64,6 +64,8 @@ class Entry:
     """Why it was refused."""
     at: float | None = None
     """When the line was written, in seconds: the machine's monotonic clock, the same for all."""
+    by: str | None = None
+    """The process or client whose log it is."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ def check(records: Records, rules: Rules | None = None) -> list[Fault]:
     faults += _enqueues(records)
     faults += _runs(records, replay)
     faults += _leases(records.log, replay)
+    faults += _untold(records.log, replay)
     faults += _asked(records, replay)
     faults += _twice(records.log)
     faults += _transactions(records)
@@ -213,7 +216,7 @@ class _Replay:
 
     def __init__(self, jobs: Sequence[Job], rules: Rules) -> None:
         self.jobs = {job.id: job for job in jobs}
-        self.claims: dict[int, str] = {}
+        self.claims: dict[int, Event] = {}
         self.ends: dict[int, Event] = {}
         self.states: dict[str, _State] = defaultdict(_State)
         self._rules = rules
@@ -276,7 +279,7 @@ class _Replay:
         if event.claim in self.claims:
             yield Fault("doubled", f"{_name(event)}: the number was used before")
         state.claim = event.claim
-        self.claims[event.claim] = event.job
+        self.claims[event.claim] = event
         state.attempts += 1
         if event.attempt != state.attempts:
             yield Fault("attempts", f"{_name(event)} is attempt {state.attempts}")
@@ -401,7 +404,7 @@ def _runs(records: Records, replay: _Replay) -> Iterator[Fault]:
         for ref, entry in outcomes(records.log, op).items():
             if entry.outcome == "acknowledged" and entry.claim is not None:
                 claimed = replay.claims.get(entry.claim)
-                if claimed is None or claimed != entry.job:
+                if claimed is None or claimed.job != entry.job:
                     yield Fault("unclaimed", f"{op} {ref}: job {entry.job} under no claim of its")
     for ref, entry in outcomes(records.log, "end").items():
         end = replay.ends.get(entry.claim) if entry.claim is not None else None
@@ -439,6 +442,33 @@ def _leases(log: Sequence[Entry], replay: _Replay) -> Iterator[Fault]:
             left = until.get((entry.job, entry.claim), entry.at) - entry.at
             if left > 0 and ends[entry.ref].outcome == "refused":
                 yield Fault("leases", f"{entry.ref} was refused {left:.3f} s before its lease ends")
+
+
+def _untold(log: Sequence[Entry], replay: _Replay) -> Iterator[Fault]:
+    """Look for runs that were to complete, and of which a worker never told though it lived on.
+
+    It did if it claimed more at least a second later. When a claim was made is known from those of
+    other clients, who have noted when they asked: later claims have higher numbers.
+    """
+    claims = [entry for entry in log if entry.op == "claim" and entry.at is not None]
+    asked = {entry.ref: entry.at or 0 for entry in claims if entry.outcome == "intent"}
+    clock = [(asked[entry.ref], entry.claim) for entry in claims if entry.claim is not None]
+    runs: dict[str | None, list[int]] = defaultdict(list)
+    done: dict[int, list[Entry]] = defaultdict(list)
+    for entry in log:
+        if entry.op == "run" and entry.claim in replay.claims:
+            runs[entry.by].append(entry.claim)
+        if entry.op == "done" and entry.claim is not None and entry.at is not None:
+            done[entry.claim].append(entry)
+    for claim, end in replay.ends.items():
+        if end.verb != "reclaim" or {entry.answer for entry in done[claim]} != {"complete"}:
+            continue
+        last = done[claim][-1]
+        later = min((known for at, known in clock if at > (last.at or 0) + 1), default=None)
+        for other in runs[last.by]:
+            if later and other > later and replay.claims[other].event_id < end.event_id:
+                yield Fault("lost", f"{_name(end)}, which {last.by} had done before claim {other}")
+                break
 
 
 def _asked(records: Records, replay: _Replay) -> Iterator[Fault]:

@@ -207,6 +207,13 @@ class Client(threading.Thread):
         self.log.write("enqueue", ref, "acknowledged", job=job_id, answer=answer)
         self.load.known.append(str(job_id))
 
+    def retry(self, job_id: Any) -> None:
+        """Ask for a job to be tried again."""
+        ref = self.ref()
+        rows = self.call("retry", ref, "select job_queue.retry_job(%s)", [job_id], job=job_id)
+        if rows is not None:
+            self.log.write("retry", ref, "acknowledged", job=job_id)
+
     def parents(self) -> list[str]:
         """Return some jobs that exist."""
         return list(self.load.known)[-20:]
@@ -350,18 +357,11 @@ class Operator(Client):
                 self.dead.append(job_id)
 
     def _retry(self) -> None:
-        """Have one tried again that is dead, as far as is known: else that is refused."""
         if not self.dead:
             query = "select id from job_queue.list_dead_jobs(p_limit => 10)"
             self.dead += [str(job_id) for (job_id,) in self.connect().execute(query)]
-        if self.load.known and self.chance.random() < 0.2:
-            self.dead.append(self.chance.choice(list(self.load.known)[-15:]))
-        if not self.dead:
             return
-        ref, job_id = self.ref(), self.dead.pop(self.chance.randrange(len(self.dead)))
-        rows = self.call("retry", ref, "select job_queue.retry_job(%s)", [job_id], job=job_id)
-        if rows is not None:
-            self.log.write("retry", ref, "acknowledged", job=job_id)
+        self.retry(self.dead.pop(self.chance.randrange(len(self.dead))))
 
     def _cancel_many(self) -> None:
         query = "select id, outcome from job_queue.cancel_jobs(%s, p_limit => 2)"
@@ -402,6 +402,8 @@ class ByHand(Client):
         [(job_id, claim_id)] = rows
         held = {"job": job_id, "claim": claim_id, "lease": LEASE_BY_HAND}
         self.log.write("claim", ref, "acknowledged", **held)
+        if self.chance.random() < 0.1:
+            self.retry(job_id)  # in vain, as it runs
         fate = self.chance.random()
         if fate < 0.1:
             return

@@ -15,11 +15,12 @@ class Log:
     """
 
     def __init__(self, path: Path) -> None:
+        self._name = path.stem
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def write(self, op: str, ref: str, outcome: str, **members: Any) -> None:
         """Write a line."""
         given = {name: value for name, value in members.items() if value is not None}
-        what = {"op": op, "ref": ref, "outcome": outcome, "at": time.monotonic()}
-        line = json.dumps({**what, **given}, default=str)
+        what = {"op": op, "ref": ref, "outcome": outcome, **given}
+        line = json.dumps({**what, "at": time.monotonic(), "by": self._name}, default=str)
         os.write(self._file, f"{line}\n".encode())

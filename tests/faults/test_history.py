@@ -349,6 +349,37 @@ def test_a_repetition_that_is_refused_within_the_lease_is_no_fault() -> None:
     assert story.faults() == []
 
 
+def untold(*, seconds: float = 1.1, by: str = "w", order: int = 1) -> Story:
+    """Return the history of a run that was done, and lost though its worker had claimed since."""
+    story = Story().enqueue().enqueue("b").enqueue("c").claim()
+    story.claim("b", 2)
+    if order > 0:
+        story.claim("c", 3)
+    story.end("reclaim", "queued")
+    if order < 0:
+        story.claim("c", 3)
+    story.end(job="b", claim=2).end(job="c", claim=3).claim(claim=4).end(claim=4)
+    story.told("run", "acknowledged", "run 1", job="a", claim=1, by="w")
+    story.log.append(Entry("done", "run 1", "intent", "a", 1, "complete", at=10.0, by="w"))
+    story.log.append(Entry("claim", "by hand", "intent", at=10 + seconds))
+    story.log.append(Entry("claim", "by hand", "acknowledged", "b", 2, at=10.2 + seconds))
+    return story.told("run", "acknowledged", "run 3", job="c", claim=3, by=by)
+
+
+def faults_of_untold(story: Story) -> list[str]:
+    """Return what is wrong with it, of a lost run that was to complete."""
+    records = story.records()
+    log = [one for one in records.log if one.op != "done" or one.answer == "complete"]
+    return kinds(check(replace(records, log=log)))
+
+
+def test_a_worker_that_lives_on_and_never_tells_of_a_completion_is_found() -> None:
+    assert faults_of_untold(untold()) == ["lost"]
+    assert faults_of_untold(untold(seconds=0.9)) == []  # it may have been about to
+    assert faults_of_untold(untold(by="another")) == []
+    assert faults_of_untold(untold(order=-1)) == []  # the lease had run out by then
+
+
 # --- claims
 
 
@@ -654,7 +685,7 @@ def test_the_logs_of_all_clients_are_read(tmp_path: Path) -> None:
         Log(tmp_path / f"{name}.jsonl").write("enqueue", name, "intent", job=None)
     entries = read_all(tmp_path)
     assert [entry.ref for entry in entries] == ["a", "b"]
-    assert entries[0] == Entry("enqueue", "a", "intent", at=entries[0].at)
+    assert entries[0] == Entry("enqueue", "a", "intent", at=entries[0].at, by="a")
     assert (entries[0].at or 0) < (entries[1].at or 0)
 
 
