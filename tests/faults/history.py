@@ -5,7 +5,8 @@ Pure functions. What a client does not know, because its connection broke at the
 
 The order is that of event_id. It is given before a transaction commits, and who waits for that
 commit, because of a row, a unique key or a slot, gets a higher one. So for all that is judged
-here it is the order in which things took effect, and no clock is asked.
+here it is the order in which things took effect, and no clock is asked; but for leases, whose
+length the clients measure.
 """
 
 import json

@@ -227,7 +227,7 @@ class ByStatement(Client):
         job = arguments(a_job(self.chance, ref, self.parents()))
         if self.chance.random() < 0.5:
             rows = self.call("enqueue", ref, *enqueue_job(job))
-            if rows is not None:
+            if rows is not None:  # it does not say whether a unique job was there already
                 self.acknowledged(ref, rows[0][0], None if "unique_key" in job else "created")
             return
         query = "select id, created from job_queue.enqueue_jobs(%s)"
