@@ -120,6 +120,8 @@ def run(scenario: Scenario, data: Path, seed: int, seconds: float) -> Result:
 def _drain(system: System, end: float) -> float:
     """Wait until all jobs have ended, and return how long that took; some may never."""
     system.running_workers()
+    with system.observe() as connection:  # no tick fires while the records are read
+        connection.execute("update job_queue.schedules set paused = true")
     try:
         system.wait_until(ALL_HAVE_ENDED, LONGEST_DRAIN)
     except TimeoutError:

@@ -323,7 +323,7 @@ def drop_packets(system: System, seconds: float) -> None:
             system.proxy.drop_packets()
             time.sleep(LEASE + 3)
             system.proxy.forward_again()
-        time.sleep(4)
+        time.sleep(8)
 
 
 @scenario(Layout(namespace=True))
@@ -403,9 +403,18 @@ def promote_asynchronous(system: System, seconds: float) -> None:
     """Kill the primary and promote an asynchronous standby that lags half a second behind.
 
     What the primary has acknowledged since may be missing: jobs, claims and completions. What is
-    missing is told, not judged; all that is there must end.
+    missing is told, not judged; all that is there must end. Nobody is let in before the numbers are
+    moved on, as database/README.md asks for: the lost claims had some of those that come next.
     """
     _fail_over(system, seconds, lag=0.5)
+
+
+_MOVE_NUMBERS = """
+select setval(numbers, nextval(numbers) + 1000000000)
+  from unnest(array[pg_get_serial_sequence('job_queue.claims', 'claim_id'),
+                    pg_get_serial_sequence('job_queue.job_events', 'event_id')]::regclass[])
+         as numbers
+"""
 
 
 def _fail_over(system: System, seconds: float, lag: float) -> None:
@@ -421,9 +430,17 @@ def _fail_over(system: System, seconds: float, lag: float) -> None:
         for pid in [old.postmaster, *_children_of(old.postmaster)]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        hba = system.standby.data / "pg_hba.conf"
+        admitted = hba.read_text()
+        if lag:
+            hba.write_text("host all postgres 127.0.0.1/32 trust\n")
+            system.standby.reload()
         system.standby.promote()
         system.server, system.standby = system.standby, old
         with system.observe() as connection:
+            if lag:
+                connection.execute(_MOVE_NUMBERS)
+                hba.write_text(admitted)
             connection.execute("alter system set synchronous_standby_names = ''")
             connection.execute("select pg_reload_conf()")
     time.sleep(min(seconds, 10.0))

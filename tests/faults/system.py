@@ -164,6 +164,10 @@ class Server:
             return False
         return True
 
+    def reload(self) -> None:
+        """Have it read its settings again."""
+        as_account("pg_ctl", "-D", self.data, "reload")
+
     def promote(self) -> None:
         """Make a standby the primary."""
         as_account("pg_ctl", "-D", self.data, "-w", "promote")

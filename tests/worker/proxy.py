@@ -66,11 +66,12 @@ class Proxy:
 
     def _connect(self, client: socket.socket) -> None:
         self._forwards.wait()
-        with suppress(OSError):
-            server = self._connection_to_database()
+        with suppress(OSError), client, self._connection_to_database() as server:
             self._open.append(server)
-            threading.Thread(target=self._forward, args=(client, server), daemon=True).start()
+            back = threading.Thread(target=self._forward, args=(client, server), daemon=True)
+            back.start()
             self._forward(server, client)
+            back.join()
 
     def _connection_to_database(self) -> socket.socket:
         host, port = str(self._target["host"]), int(self._target["port"] or 5432)
@@ -81,11 +82,14 @@ class Proxy:
         return socket.create_connection((host, port))
 
     def _forward(self, source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError), source, target:
+        with suppress(OSError):
             while data := source.recv(65_536):
-                if not self._forwards.is_set():
-                    continue
-                target.sendall(data)
+                if self._forwards.is_set():
+                    target.sendall(data)
+        self._forwards.wait()  # an end in an outage is told after it, as TCP sends it again
+        for one in (source, target):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
