@@ -6,6 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from tests.support import Connection, claim, enqueue, everything, one, value
 
@@ -343,6 +344,112 @@ def test_no_text_that_a_member_passes_is_executed(
                     assert str(error.sqlstate)[:2] in ("JQ", "22"), (function, text)  # noqa: PT017
                 assert value(session, "select current_setting('hijacked.by', true)") is None
     assert value(db, "select message from jobs where id = %s", job_id) == "kept"
+
+
+HOSTILE = """'); select set_config('hijacked.by', 'x', false); drop schema job_queue; --$$\\%s"/*"""
+
+
+def test_each_function_takes_hostile_text_for_text_in_a_hostile_session(
+    login: Callable[[str], Connection], db: Connection
+) -> None:
+    """Every function that anybody may execute is called here, with HOSTILE for all its texts."""
+    sessions = {role: login(role) for role in INTENDED if role != "job_queue_test_nobody"}
+    for session in sessions.values():
+        for statement in SHADOWS:
+            session.execute(statement)
+    called = set()
+
+    def call(role: str, function: str, /, **arguments: Any) -> list[Any]:
+        called.add(function)
+        query = sql.SQL("select * from job_queue.{}({})").format(
+            sql.Identifier(function),
+            sql.SQL(", ").join(
+                sql.SQL("{} => {}").format(sql.Identifier(f"p_{name}"), sql.Placeholder(name))
+                for name in arguments
+            ),
+        )
+        session = sessions[f"job_queue_{role}"]
+        rows = session.execute(query, arguments).fetchall()
+        assert value(session, "select current_setting('hijacked.by', true)") is None
+        return rows
+
+    texts = {"job_type": HOSTILE, "queue": HOSTILE}
+    job = texts | {"message": HOSTILE, "concurrency_key": HOSTILE, "payload": {HOSTILE: HOSTILE}}
+    call("operator", "set_queue", queue=HOSTILE, policy='{"key_concurrency_limit": 9}')
+    call("operator", "pause_queue", queue=HOSTILE)
+    call("operator", "resume_queue", queue=HOSTILE)
+    [key] = call("operator", "create_api_key", name=HOSTILE, scopes="{client}", queues=[HOSTILE])
+    schedule = {"schedule": HOSTILE, "cron": "@hourly", "job": Jsonb(job)}
+    call("operator", "set_schedule", **schedule)
+    for verb in ("pause_schedule", "resume_schedule"):
+        call("operator", verb, schedule=HOSTILE)
+    call("worker", "start_listening", queues=[HOSTILE])
+
+    given = job | {"unique_key": HOSTILE, "payload": Jsonb(job["payload"]), "max_attempts": 9}
+    [(first,)] = call("client", "enqueue_job", **given)
+    call("client", "enqueue_jobs", jobs=Jsonb([job, {"depends_on": [str(first)]} | job]))
+    call("client", "enqueue_once", client=HOSTILE, idempotency_key=HOSTILE, jobs=Jsonb([job] * 9))
+    choice = {"worker": HOSTILE, "queues": [HOSTILE], "job_types": [HOSTILE]}
+    held = [
+        *call("worker", "claim_next_job", **choice),
+        *call("worker", "claim_jobs", limit=3, **choice),
+        *call("worker", "complete_and_claim", runs="[]", limit=5, **choice),
+    ]
+    assert held[0].id == first
+    assert len(held) == 9
+    runs = [{"job_id": str(one.id), "claim_id": one.claim_id} for one in held]
+    ids = [{"job_id": one.id, "claim_id": one.claim_id} for one in held]
+    call("worker", "heartbeat", claim_ids=[one.claim_id for one in held])
+    call("worker", "report_progress", **ids[0], progress=Jsonb({HOSTILE: HOSTILE}))
+    assert call("client", "get_job", job_id=first)[0].progress == {HOSTILE: HOSTILE}
+    call("worker", "fail_job", **ids[0], error=HOSTILE, retryable=False)
+    call("worker", "fail_jobs", runs=Jsonb([runs[1] | {"error": HOSTILE, "retryable": False}]))
+    call("worker", "complete_job", **ids[2], result=Jsonb({HOSTILE: HOSTILE}))
+    call("worker", "complete_jobs", runs=Jsonb([runs[3] | {"result": {HOSTILE: HOSTILE}}]))
+    call("worker", "snooze_job", **ids[4], delay="1 hour")
+    call("worker", "release_job", **ids[5])
+    call("worker", "release_jobs", runs=Jsonb([runs[6]]))
+    for function in ("run_maintenance", "time_out_jobs", "reclaim_expired_claims", "prune_jobs"):
+        call("operator", function)
+    for function in ("fire_schedules", "check_health", "count_jobs", "count_events"):
+        call("operator", function)
+    call("worker", "stop_listening", queues=[HOSTILE])
+
+    [read] = call("client", "get_job", job_id=first)
+    assert {name: getattr(read, name) for name in job} == job
+    assert read.unique_key == HOSTILE
+    assert call("client", "job_history", job_id=first)[-1].detail == {"error": HOSTILE}
+    found = {"statuses": "{failed}", "queues": [HOSTILE], "job_types": [HOSTILE]}
+    [listed] = call("client", "list_jobs", **found, unique_key=HOSTILE, error=HOSTILE)
+    assert listed.id == first
+    dead = call("client", "list_dead_jobs", **texts, error=HOSTILE, within_queues=[HOSTILE])
+    assert {one.id for one in dead} == {held[0].id, held[1].id}
+    assert len(call("client", "list_events", queues=[HOSTILE], limit=10_000)) > 20
+    call("client", "settled_events", after=0)
+    call("client", "ended_jobs", job_ids=[first])
+    call("client", "explain_job", job_id=held[5].id)
+    [queue] = call("operator", "list_queues", queue=HOSTILE, within_queues=[HOSTILE])
+    assert (queue.queue, queue.key_concurrency_limit) == (HOSTILE, 9)
+    [listed] = call("operator", "list_schedules", schedule=HOSTILE)
+    assert (listed.schedule, listed.job["queue"]) == (HOSTILE, HOSTILE)
+    [listed] = call("operator", "list_api_keys", key_id=key.key_id)
+    assert (listed.name, listed.queues) == (HOSTILE, [HOSTILE])
+    call("operator", "next_tick", cron="@hourly", time_zone="UTC", after="2026-01-01")
+    workers = sessions["job_queue_operator"].execute("select worker from job_queue.workers")
+    assert HOSTILE in {one.worker for one in workers.fetchall()}
+
+    retry = texts | {"error": HOSTILE, "within_queues": [HOSTILE]}
+    call("operator", "retry_job", job_id=first)
+    assert [one.id for one in call("operator", "retry_jobs", **retry)] == [held[1].id]
+    assert call("client", "cancel_job", job_id=first) == [("cancelled",)]
+    cancel = texts | {"unique_key": HOSTILE, "within_queues": [HOSTILE]}
+    assert call("operator", "cancel_jobs", **cancel) == []
+    call("operator", "delete_schedule", schedule=HOSTILE)
+    call("operator", "revoke_api_key", key_id=key.key_id)
+    with pytest.raises(psycopg.Error) as raised:
+        call("client", "authorize", key_id=HOSTILE, key_hash=b"", function=HOSTILE)
+    assert raised.value.sqlstate == "JQ008"
+    assert called == set().union(*INTENDED.values())
 
 
 def test_a_member_sees_no_other_session(login: Callable[[str], Connection], db: Connection) -> None:
