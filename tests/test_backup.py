@@ -150,6 +150,8 @@ def test_a_dump_of_a_queue_at_work_works_on_elsewhere(
         copied = Site(where, tmp_path / "copy", (load.ByHand,))
         try:
             eventually(lambda: value(there, ALL_HAVE_ENDED), 60)
+            there.execute("select pause_schedule(schedule) from list_schedules()")
+            eventually(lambda: value(there, ALL_HAVE_ENDED))
         finally:
             copied.leave()
         asked = [one for one in history.read_all(original.logs) if one.outcome == "intent"]
