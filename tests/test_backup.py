@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,9 @@ def test_a_dump_of_a_queue_at_work_works_on_elsewhere(
         finally:
             copied.leave()
         asked = [one for one in history.read_all(original.logs) if one.outcome == "intent"]
-        log = [*known, *asked, *history.read_all(copied.logs)]  # also for what came after `known`
+        # Its clients number their calls as those of the original do.
+        later = [replace(one, ref=f"copy, {one.ref}") for one in history.read_all(copied.logs)]
+        log = [*known, *asked, *later]  # asked: also for what came after `known`
         with psycopg.connect(where) as plain:  # its rows are tuples
             records, _ = collect(plain, log)
         assert len(known) > 100
