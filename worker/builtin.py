@@ -169,7 +169,11 @@ class _PatientStream(httpcore2.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore2.NetworkStream:
-        seconds = self._patience.seconds_left()
+        try:
+            seconds = self._patience.seconds_left()
+        except BaseException:
+            self.close()  # which is for whoever could not start it
+            raise
         stream = self._stream.start_tls(ssl_context, server_hostname, seconds)
         return _PatientStream(stream, self._patience)
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
+import httpcore2
 import pytest
 
 from tests.support import in_another_thread
@@ -672,6 +673,25 @@ def test_an_answer_that_is_not_whole_in_time_fails_the_attempt(
 ) -> None:
     url = start_server(serve).url.replace("http", scheme, 1)
     assert failure_of_attempt(url=url, timeout=0.3).text == "no answer within 0.3 seconds"
+
+
+@pytest.mark.usefixtures("allowed")
+def test_a_connection_is_closed_if_its_time_is_up_before_tls_begins(
+    monkeypatch: pytest.MonkeyPatch, start_server: Callable[..., Server]
+) -> None:
+    connect = httpcore2.SyncBackend.connect_tcp
+    opened: list[socket.socket] = []
+
+    def connect_and_be_late(self: Any, *arguments: Any) -> httpcore2.NetworkStream:
+        stream = connect(self, *arguments)
+        opened.append(stream.get_extra_info("socket"))
+        self._patience._deadline = 0.0
+        return stream
+
+    monkeypatch.setattr(httpcore2.SyncBackend, "connect_tcp", connect_and_be_late)
+    url = start_server(silent).url.replace("http", "https", 1)
+    assert failure_of_attempt(url=url, timeout=60).text == "no answer within 60 seconds"
+    assert [one.fileno() for one in opened] == [-1]
 
 
 @pytest.mark.usefixtures("allowed")
