@@ -3,7 +3,8 @@
     python -m database.logins
 
 Connects as a superuser, by libpq's PG* variables, and makes, or brings up to date, the role that
-owns the database and applies the migrations, and the logins of the API and of the workers. Their
+owns the database and applies the migrations, and the logins of the API and of the workers, and lets
+nobody but the owner create anything in the schema public, as PostgreSQL 15 does. Their
 passwords are OWNER_PASSWORD, API_PASSWORD and WORKER_PASSWORD.
 
 API_ROLES says what the API may do for its clients, whatever their keys: by default
@@ -101,6 +102,9 @@ def main() -> None:
     """Make the roles; raise psycopg.Error if that may not be."""
     memberships = _memberships()
     with psycopg.connect() as connection:
+        # A superuser runs nothing that others have put where it would be found.
+        connection.execute("set search_path = pg_catalog, pg_temp")
+        connection.execute("revoke create on schema public from public")
         for role in [*GROUPS.values(), *memberships]:
             known = connection.execute("select to_regrole(%s)", [role]).fetchone()
             if known == (None,):

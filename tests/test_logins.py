@@ -93,6 +93,29 @@ def test_the_owner_takes_over_what_a_superuser_has_migrated_and_the_services_do_
             assert secret.startswith("SCRAM-SHA-256$")
 
 
+def test_nothing_that_others_put_in_public_runs_as_the_superuser_or_the_owner(
+    where: dict[str, Any],
+) -> None:
+    run(where, "database.logins", **PASSWORDS)
+    superuser = (where["user"], where["password"])
+    with connect(where, *superuser) as admin:
+        admin.execute("grant create on schema public to public")
+    with connect(where, OWNER, "o") as owner:
+        for types in ("text, text, regclass", "text, regprocedure", "text, regtype", "text"):
+            owner.execute(
+                f"create function public.format({types}) returns text language plpgsql as"
+                " 'begin alter role job_queue_owner superuser; return ''select''; end'"
+            )
+    run(where, "database.logins", **PASSWORDS)
+    with connect(where, *superuser) as admin:
+        assert value(admin, "select rolsuper from pg_roles where rolname = %s", OWNER) is False
+    with (
+        connect(where, "job_queue_api", "a") as api,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        api.execute("create table public.mine ()")
+
+
 def test_the_api_may_do_less_where_it_is_told_so(
     where: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
